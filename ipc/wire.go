@@ -1,0 +1,159 @@
+package ipc
+
+import "time"
+
+// Text is a secret on the wire: a JSON string that decodes into bytes, so that
+// its holder can wipe it.
+type Text []byte
+
+// MarshalText gives the bytes as they are.
+func (t Text) MarshalText() ([]byte, error) { return t, nil }
+
+// UnmarshalText takes a copy.
+func (t *Text) UnmarshalText(b []byte) error {
+	*t = append(Text(nil), b...)
+	return nil
+}
+
+// String and GoString keep a token out of logs and error texts.
+func (t Text) String() string { return "[redacted]" }
+
+// GoString is String, for %#v.
+func (t Text) GoString() string { return "[redacted]" }
+
+// TokenAnswer is the body of GET /v1/token. Times are RFC 3339.
+type TokenAnswer struct {
+	Profile    string    `json:"profile"`
+	Token      Text      `json:"token"`
+	TokenType  string    `json:"token_type"` // always "Bearer"
+	IssuedAt   time.Time `json:"issued_at,omitzero"`
+	ExpiresAt  time.Time `json:"expires_at"`
+	RefreshAt  time.Time `json:"refresh_at,omitzero"`
+	Generation uint64    `json:"generation"`
+	// Stale says that the token is valid but lives shorter than was asked for,
+	// because the refresh failed or is slow.
+	Stale bool `json:"stale"`
+}
+
+// Problem is the body of every error (RFC 9457, application/problem+json).
+type Problem struct {
+	Type   string `json:"type"` // always "about:blank"
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   Code   `json:"code"`
+	// Hint is a command that repairs it, if there is one.
+	Hint string `json:"hint,omitempty"`
+}
+
+// Adopt is the body of POST /v1/adopt: a login that the daemon takes over.
+type Adopt struct {
+	Profile     string `json:"profile"`
+	Environment string `json:"environment,omitempty"`
+	LoginURL    string `json:"login_url,omitempty"`
+	TokenURL    string `json:"token_url,omitempty"`
+	KeysURL     string `json:"keys_url,omitempty"`
+	NodesURL    string `json:"nodes_url,omitempty"`
+	Store       string `json:"store,omitempty"`
+	ClientID    string `json:"client_id,omitempty"`
+
+	RefreshToken Text `json:"refresh_token,omitempty"`
+	// AccessToken came with the refresh token and saves an exchange.
+	AccessToken  Text `json:"access_token,omitempty"`
+	ClientSecret Text `json:"client_secret,omitempty"`
+	AccountToken Text `json:"account_token,omitempty"`
+
+	// Check asks only whether this adoption could succeed: the profile's name,
+	// the URLs, and whether the store can keep a secret now. Nothing changes.
+	Check bool `json:"check,omitempty"`
+	// Note records the client ID with the profile and nothing more, so that a
+	// login that fails half-way leaves a trace of the client keys that it made.
+	Note bool `json:"note,omitempty"`
+}
+
+// Adopted is the answer to POST /v1/adopt.
+type Adopted struct {
+	Profile string `json:"profile"`
+	Store   string `json:"store"`
+	// The URLs in force for the profile: presets, flags and configuration
+	// resolved. A login sends its password to LoginURL and nowhere else.
+	LoginURL string `json:"login_url"`
+	TokenURL string `json:"token_url"`
+	KeysURL  string `json:"keys_url"`
+	NodesURL string `json:"nodes_url"`
+	// ClientID is the one that the profile had before, if it was another.
+	PreviousClientID string `json:"previous_client_id,omitempty"`
+	// PendingClientID is what a login that failed half-way left behind.
+	PendingClientID string    `json:"pending_client_id,omitempty"`
+	ExpiresAt       time.Time `json:"expires_at,omitzero"`
+	// Warning says what was adopted but does not work yet.
+	Warning string `json:"warning,omitempty"`
+}
+
+// Named is the body of POST /v1/refresh and /v1/forget.
+type Named struct {
+	Profile string `json:"profile"`
+}
+
+// Status is the body of GET /v1/status.
+type Status struct {
+	Version   string          `json:"version"`
+	PID       int             `json:"pid"`
+	StartedAt time.Time       `json:"started_at"`
+	Config    ConfigStatus    `json:"config"`
+	Profiles  []ProfileStatus `json:"profiles"`
+}
+
+// ConfigStatus tells which configuration is in force.
+type ConfigStatus struct {
+	Path     string    `json:"path"`
+	LoadedAt time.Time `json:"loaded_at"`
+	// Error is why the file as it stands now was not taken; the configuration
+	// before it stays in force.
+	Error string `json:"error,omitempty"`
+}
+
+// The states of a profile.
+const (
+	StateFresh         = "fresh"         // a valid token, and the last refresh worked
+	StateStale         = "stale"         // a valid token, but the refresh is failing
+	StateUnavailable   = "unavailable"   // no valid token; it will repair itself
+	StateNeedsLogin    = "needs login"   // only the person can repair it
+	StateLocked        = "locked"        // the store must be unlocked
+	StateConfiguration = "configuration" // the configuration must be mended
+)
+
+// ProfileStatus is one profile in Status. It holds no secret.
+type ProfileStatus struct {
+	Profile     string `json:"profile"`
+	State       string `json:"state"`
+	Environment string `json:"environment,omitempty"`
+	TokenURL    string `json:"token_url,omitempty"`
+	LoginURL    string `json:"login_url,omitempty"`
+	KeysURL     string `json:"keys_url,omitempty"`
+	NodesURL    string `json:"nodes_url,omitempty"`
+	Store       string `json:"store,omitempty"`
+	ClientID    string `json:"client_id,omitempty"`
+	// PendingClientID is what a login that failed half-way left behind.
+	PendingClientID string    `json:"pending_client_id,omitempty"`
+	Generation      uint64    `json:"generation"`
+	IssuedAt        time.Time `json:"issued_at,omitzero"`
+	ExpiresAt       time.Time `json:"expires_at,omitzero"`
+	NextRefresh     time.Time `json:"next_refresh,omitzero"`
+	RefreshExpiry   time.Time `json:"refresh_token_expires_at,omitzero"`
+	AccountExpiry   time.Time `json:"account_token_expires_at,omitzero"`
+	Failures        int       `json:"failures"` // in a row
+	LastError       string    `json:"last_error,omitempty"`
+	ErrorClass      string    `json:"error_class,omitempty"`
+	Unsaved         bool      `json:"unsaved,omitempty"` // the refresh token could not be stored yet
+	Exchanges       uint64    `json:"exchanges"`         // calls of the token endpoint since the start
+	Hint            string    `json:"hint,omitempty"`
+}
+
+// Event is the data of one server-sent event of GET /v1/events.
+type Event struct {
+	Time    time.Time      `json:"time"`
+	Event   string         `json:"event"`
+	Profile string         `json:"profile,omitempty"`
+	Status  *ProfileStatus `json:"status,omitempty"`
+}
