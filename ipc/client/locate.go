@@ -1,0 +1,44 @@
+package client
+
+import (
+	"os"
+	"strconv"
+
+	"bloq-agent/ipc"
+)
+
+// Locate decides which socket to ask: ipc.SocketPath's, or the system unit's
+// if nobody named one, the first is not there and the second is.
+func Locate(flag string) (string, error) {
+	path, err := ipc.SocketPath(flag, os.Getenv, strconv.Itoa(os.Getuid()))
+	if err != nil || flag != "" || os.Getenv("BLOQ_AGENT_SOCK") != "" || exists(path) {
+		return path, err
+	}
+	if system := ipc.SystemSocketPath(os.Getenv("USER")); exists(system) {
+		return system, nil
+	}
+	return path, nil
+}
+
+// StartHint is the command that starts a daemon on this machine: systemd's,
+// where it runs and the unit is installed.
+func StartHint() string {
+	if !exists("/run/systemd/system") {
+		return "bloq-agent serve"
+	}
+	home := os.Getenv("HOME")
+	for _, dir := range []string{
+		"/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user",
+		home + "/.config/systemd/user", home + "/.local/share/systemd/user",
+	} {
+		if exists(dir + "/bloq-agent.socket") {
+			return "systemctl --user enable --now bloq-agent.socket"
+		}
+	}
+	return "bloq-agent serve"
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
