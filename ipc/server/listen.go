@@ -1,0 +1,154 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"bloq-agent/ipc"
+
+	"github.com/coreos/go-systemd/v22/activation"
+)
+
+// ErrInUse says that a daemon serves the socket already.
+var ErrInUse = errors.New("another bloq-agent serves this socket")
+
+// A DirError says why a directory cannot hold the socket.
+type DirError struct {
+	Dir    string
+	Reason string
+	// Repairable says that `chmod go-w` is all it takes.
+	Repairable bool
+}
+
+func (e *DirError) Error() string { return "socket directory " + e.Dir + " " + e.Reason }
+
+// Listen binds path. Its directory is made 0700 if it is not there; it must
+// be ours and nobody else may write in it. A live daemon is never displaced; a
+// dead one's socket is replaced. Closing the listener removes the socket.
+func Listen(path string) (net.Listener, error) {
+	if len(path) > ipc.MaxPath {
+		return nil, fmt.Errorf("%s: %w", path, ipc.ErrPathTooLong)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	l, err := bind(path)
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return &owned{UnixListener: l, lock: lock}, nil
+}
+
+func checkDir(dir string) error {
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	switch {
+	case !fi.IsDir():
+		return &DirError{Dir: dir, Reason: "is not a directory"}
+	case !ok || int(st.Uid) != os.Getuid():
+		return &DirError{Dir: dir, Reason: "belongs to another user"}
+	case fi.Mode().Perm()&0o022 != 0:
+		return &DirError{Dir: dir, Reason: "can be written by others", Repairable: fi.Mode()&os.ModeSticky == 0}
+	}
+	return nil
+}
+
+// takeLock decides between daemons that start at the same moment: whoever
+// holds the lock may take a socket that nobody answers on for a stale one.
+// Without it, two could each see the other's as stale.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if err == syscall.EWOULDBLOCK {
+			return nil, ErrInUse
+		}
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func bind(path string) (*net.UnixListener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// chmod after bind would leave a moment in which others could connect. The
+	// umask is the process's; nothing else runs yet when the daemon binds.
+	old := syscall.Umask(0o177)
+	defer syscall.Umask(old)
+	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+}
+
+func removeStale(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("%s is in the way and is no socket", path)
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+		return ErrInUse
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// owned holds the lock for as long as the socket lives. The lock's file stays:
+// removing it would let a third daemon lock a new one of the same name.
+type owned struct {
+	*net.UnixListener
+	lock *os.File
+}
+
+func (o *owned) Close() error {
+	return errors.Join(o.UnixListener.Close(), o.lock.Close())
+}
+
+// ActivatedName is the FileDescriptorName= of our socket unit.
+const ActivatedName = "bloq-agent"
+
+// Activated is the listener that systemd passed (sd_listen_fds(3)), or nil.
+// The variables are unset, so that no child takes the descriptors for its own.
+func Activated() (net.Listener, error) {
+	var found net.Listener
+	for _, f := range activation.Files(true) {
+		if f.Name() != ActivatedName || found != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("systemd passed a socket that is not wanted: %q", f.Name())
+		}
+		l, err := net.FileListener(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("taking over the socket of systemd: %w", err)
+		}
+		found = l
+	}
+	return found, nil
+}

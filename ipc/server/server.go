@@ -1,0 +1,139 @@
+// Package server answers HTTP/1.1 on a Unix socket to programs of one user.
+//
+// It promises its handlers three things: the peer is a process of our own
+// user (checked by SO_PEERCRED before a byte is read), the body is whole and
+// within its limit, and the context ends shortly before the caller stops
+// waiting. It promises callers a Content-Length on every answer, because
+// net/http leaves it out for larger bodies to an HTTP/1.0 client, which would
+// then take a cut token for a whole one.
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"bloq-agent/ipc"
+)
+
+const (
+	headerTimeout = 5 * time.Second  // for a request's line and headers, and again for its body
+	idleTimeout   = 30 * time.Second // between the requests of one connection
+	writeTimeout  = 10 * time.Second // for an answer that the caller does not read
+)
+
+// A Server serves one listener.
+type Server struct {
+	listener net.Listener
+	http     http.Server
+}
+
+// New makes a server of l. A peer of another user is closed unheard and told
+// to refused, which may be nil.
+func New(l net.Listener, h http.Handler, refused func(Peer)) *Server {
+	s := &Server{listener: &guard{Listener: l, refused: refused}}
+	s.http = http.Server{
+		Handler:           prepare(h),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		// net/http adds 4 KiB of its own to this figure.
+		MaxHeaderBytes: ipc.MaxHeader - 4096,
+		ConnContext:    withPeer,
+		// Its default writes to the process's log; what it has to say here
+		// (resets, half requests) is the peer's doing.
+		ErrorLog: quiet,
+	}
+	return s
+}
+
+// Serve answers until Shutdown or Close. Its error is nil then.
+func (s *Server) Serve() error {
+	err := s.http.Serve(s.listener)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown stops listening and waits, as long as ctx allows, for the requests
+// that are being answered.
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
+
+// Close ends everything at once.
+func (s *Server) Close() error { return s.http.Close() }
+
+// prepare reads the body and sets the deadlines, so that a handler holds
+// nothing that the peer can delay.
+func prepare(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := readBody(w, r)
+		if err != nil {
+			Problem(w, ipc.Problem{Code: ipc.CodeBadRequest, Detail: err.Error()})
+			return
+		}
+		wait, err := waitOf(r.Header.Get(ipc.HeaderWait))
+		if err != nil {
+			Problem(w, ipc.Problem{Code: ipc.CodeBadRequest, Detail: err.Error()})
+			return
+		}
+		ctx := context.WithValue(r.Context(), goneKey{}, r.Context().Done())
+		ctx, cancel := context.WithTimeout(ctx, wait-min(wait/10, 100*time.Millisecond))
+		defer cancel()
+		r = r.WithContext(ctx)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		h.ServeHTTP(w, r)
+	})
+}
+
+type goneKey struct{}
+
+// Gone is closed when the peer of r has gone, however long it said it would
+// wait: for streams.
+func Gone(r *http.Request) <-chan struct{} {
+	gone, _ := r.Context().Value(goneKey{}).(<-chan struct{})
+	return gone
+}
+
+var errBodyTooLong = errors.New("body is longer than 128 KiB")
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > ipc.MaxBody {
+		return nil, errBodyTooLong
+	}
+	if r.Body == http.NoBody {
+		return nil, nil
+	}
+	// Not http.Server.ReadTimeout: that one goes on running while the handler
+	// waits for a refresh, and then ends its context.
+	rc := http.NewResponseController(w)
+	if err := rc.SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, ipc.MaxBody))
+	if err != nil {
+		var tooLong *http.MaxBytesError
+		if errors.As(err, &tooLong) {
+			return nil, errBodyTooLong
+		}
+		return nil, errors.New("body did not arrive whole")
+	}
+	return body, rc.SetReadDeadline(time.Time{})
+}
+
+// waitOf reads Bloq-Wait: milliseconds, the default if absent, at most
+// ipc.MaxTimeout.
+func waitOf(s string) (time.Duration, error) {
+	if s == "" {
+		return ipc.DefaultTimeoutMS * time.Millisecond, nil
+	}
+	ms, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0, errors.New(ipc.HeaderWait + " is not a number of milliseconds")
+	}
+	return min(time.Duration(ms)*time.Millisecond, ipc.MaxTimeout), nil
+}
