@@ -1,0 +1,191 @@
+package refresher
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// outcome is what an attempt brings back to the loop.
+type outcome struct {
+	grant   Grant
+	err     error
+	unsaved []byte // a refresh token that could not be saved
+	saveErr error
+}
+
+// loop is the state that only Run's goroutine touches.
+type loop struct {
+	*Refresher
+	results chan outcome // of the attempt under way
+	busy    bool
+
+	unsaved  []byte // a rotated refresh token that the store has not taken yet
+	saveAt   time.Time
+	failures int // to save, in a row
+}
+
+// Run refreshes until ctx ends. An exchange under way is waited for (at most
+// exchangeTimeout) and its result kept, because the refresh token that it
+// spent may be replaced by now.
+func (r *Refresher) Run(ctx context.Context) {
+	defer close(r.done)
+	l := &loop{Refresher: r, results: make(chan outcome, 1)}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(l.untilNext())
+		select {
+		case <-ctx.Done():
+			l.finish()
+			return
+		case <-timer.C:
+			l.due()
+		case w := <-r.wake:
+			l.woken(w)
+		case o := <-l.results:
+			l.busy = false
+			l.take(o)
+		}
+	}
+}
+
+// untilNext is how long the loop may sleep. Nothing is due while an attempt is
+// under way.
+func (l *loop) untilNext() time.Duration {
+	const never = 365 * 24 * time.Hour
+	if l.busy {
+		return never
+	}
+	at := l.current.Load().NextAttempt
+	if l.unsaved != nil && (at.IsZero() || l.saveAt.Before(at)) {
+		at = l.saveAt
+	}
+	if at.IsZero() {
+		return never
+	}
+	return max(0, time.Until(at))
+}
+
+func (l *loop) due() {
+	now := time.Now()
+	if l.busy {
+		return
+	}
+	if l.unsaved != nil && !now.Before(l.saveAt) {
+		l.start(l.saveAgain)
+		return
+	}
+	if at := l.current.Load().NextAttempt; !at.IsZero() && !now.Before(at) {
+		l.start(l.attempt)
+	}
+}
+
+// woken: a caller that lost the race with the last publication may still
+// deliver its wake. Serving it would spend a second exchange, so a generation
+// already replaced is ignored, and so is a wish that comes too soon after a
+// failure; such callers have been woken by the publication itself.
+func (l *loop) woken(w wake) {
+	s, now := l.current.Load(), time.Now()
+	if l.busy || w.generation != s.Generation {
+		return
+	}
+	worth := s.worthAttempt(now)
+	if w.forced {
+		worth = !s.failedWithin(forcedGap, now)
+	}
+	if worth {
+		l.start(l.attempt)
+	}
+}
+
+// start runs f beside the loop, which stays able to hear its context and to
+// swallow wakes. The goroutine ends when f does; finish waits for it.
+func (l *loop) start(f func() outcome) {
+	l.busy = true
+	go func() { l.results <- f() }()
+}
+
+// attempt does one exchange. Its context is not that of any caller: a Ctrl-C
+// in a client must not lose a refresh token that the endpoint has just issued.
+func (l *loop) attempt() outcome {
+	ctx, cancel := context.WithTimeout(context.Background(), exchangeTimeout)
+	defer cancel()
+	grant, err := l.config.Exchange(ctx)
+	if err != nil || grant.RefreshToken == nil {
+		return outcome{grant: grant, err: err, unsaved: l.unsaved}
+	}
+	o := l.save(grant.RefreshToken)
+	o.grant = grant
+	return o
+}
+
+// save comes before publish: some endpoints revoke the old refresh token the
+// moment they issue a new one. If we die between the two, the person must not
+// have to log in.
+func (l *loop) save(refreshToken []byte) outcome {
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
+	if err := l.config.Save(ctx, refreshToken); err != nil {
+		return outcome{unsaved: refreshToken, saveErr: err}
+	}
+	return outcome{}
+}
+
+func (l *loop) saveAgain() outcome { return l.save(l.unsaved) }
+
+var errExpired = errors.New("the token that was granted has expired already")
+
+// take publishes what came of an attempt.
+func (l *loop) take(o outcome) {
+	s, now := l.current.Load(), time.Now().Round(0)
+	if o.grant.AccessToken != nil && !now.Before(o.grant.Expiry) {
+		o.err = &Failure{Class: Malformed, Err: errExpired}
+	}
+	var next *Snapshot
+	switch {
+	case o.err != nil:
+		next = s.failed(failureOf(o.err), now, rand.Float64())
+	case o.grant.AccessToken != nil:
+		next = s.granted(o.grant, now, rand.Float64())
+	default: // only a save
+		next = s.again()
+	}
+	l.takeSave(o, now)
+	next.SaveErr = o.saveErr
+	if o.unsaved != nil && o.saveErr == nil {
+		next.SaveErr = s.SaveErr // not tried this time
+	}
+	l.publish(next)
+}
+
+func (l *loop) takeSave(o outcome, now time.Time) {
+	l.unsaved = o.unsaved
+	switch {
+	case o.unsaved == nil:
+		l.failures = 0
+	case o.saveErr != nil:
+		l.failures++
+		l.saveAt = now.Add(min(30*time.Second, time.Second<<min(l.failures-1, 5)))
+	}
+}
+
+func (l *loop) publish(next *Snapshot) {
+	previous := l.current.Swap(next)
+	close(previous.changed)
+	if l.config.Observe != nil {
+		l.config.Observe(previous, next)
+	}
+}
+
+// finish ends the loop in good order: what an exchange under way brings is
+// kept, and a refresh token that is not saved gets one more chance.
+func (l *loop) finish() {
+	if l.busy {
+		l.take(<-l.results)
+	}
+	if l.unsaved != nil {
+		l.take(l.saveAgain())
+	}
+}

@@ -1,0 +1,170 @@
+// Package refresher keeps one profile's access token fresh.
+//
+// A Refresher has a single writer, the loop in Run: it alone decides when to
+// call the token endpoint and what becomes of the answer. Everybody else reads
+// the latest Snapshot, which is never modified once published, so that readers
+// never block a refresh and a refresh never blocks readers.
+//
+// What it promises:
+//   - One exchange at a time, however many callers wait for it.
+//   - A token is served until its expiry and never after.
+//   - A failed refresh neither replaces a valid token nor ends the trying.
+//   - A rotated refresh token is saved before anybody sees the access token
+//     that came with it.
+//   - A caller who gives up does not cancel the exchange that others (and the
+//     refresh token's safety) depend on.
+//
+// It knows neither the socket nor the store nor HTTP: those are functions in
+// its Config.
+package refresher
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultMinTTL is how long a token should live still when a caller does not say.
+const DefaultMinTTL = 5 * time.Minute
+
+// ErrStopped is returned to callers of a Refresher whose Run has ended.
+var ErrStopped = errors.New("refresher has stopped")
+
+// A Grant is what the token endpoint returned.
+type Grant struct {
+	AccessToken []byte
+	// RefreshToken is nil unless the endpoint rotated it.
+	RefreshToken     []byte
+	IssuedAt, Expiry time.Time // wall clock of this machine
+}
+
+// Config is what a Refresher works with.
+type Config struct {
+	// Exchange calls the token endpoint once, without retries of its own. Its
+	// error may be a *Failure; any other counts as transient. Calls never
+	// overlap. ctx outlives any caller of Token.
+	Exchange func(ctx context.Context) (Grant, error)
+
+	// Save makes a rotated refresh token durable; from the call on, whether it
+	// fails or not, Exchange must use that token. After an error it is called
+	// again with the same token, later.
+	Save func(ctx context.Context, refreshToken []byte) error
+
+	// Grant is an access token that is at hand already, or nil.
+	Grant *Grant
+
+	// Generation is the number of the last token that a predecessor published.
+	Generation uint64
+
+	// Observe, if set, is called by the loop after each publication. It must
+	// not block.
+	Observe func(previous, current *Snapshot)
+}
+
+// A Refresher keeps one access token fresh while Run runs.
+type Refresher struct {
+	config  Config
+	current atomic.Pointer[Snapshot]
+
+	// wake is unbuffered on purpose: a buffered wake outlives the need for it
+	// and buys a second exchange after a burst.
+	wake chan wake
+	done chan struct{} // closed when Run returns
+}
+
+// A wake asks the loop for a token newer than the generation that its sender
+// found wanting.
+type wake struct {
+	generation uint64
+	forced     bool // a person asked: even a fresh token is to be replaced
+}
+
+// New makes a Refresher. It does nothing until Run.
+func New(c Config) *Refresher {
+	r := &Refresher{config: c, wake: make(chan wake), done: make(chan struct{})}
+	first := &Snapshot{Generation: c.Generation, changed: make(chan struct{})}
+	now := time.Now().Round(0)
+	first.NextAttempt = now
+	if c.Grant != nil {
+		first = first.granted(*c.Grant, now, rand.Float64())
+		first.Exchanges = 0
+	}
+	r.current.Store(first)
+	return r
+}
+
+// Snapshot is the latest published state.
+func (r *Refresher) Snapshot() *Snapshot { return r.current.Load() }
+
+// Token answers with a token that lives for minTTL still (clamped to half its
+// lifetime, so that no wish can make every request a refresh). If the token
+// has less, Token waits for a refresh; if that fails, or ctx ends first, the
+// answer is the token as long as it is valid, marked Stale. With nothing valid
+// the error is an *Error.
+func (r *Refresher) Token(ctx context.Context, minTTL time.Duration) (Token, error) {
+	for {
+		s := r.current.Load()
+		now := time.Now()
+		if s.lives(now, minTTL) {
+			return s.token(false), nil
+		}
+		if !s.worthAttempt(now) {
+			return s.best(now)
+		}
+		if err := r.await(ctx, s, wake{generation: s.Generation}); err != nil {
+			return r.giveUp(err)
+		}
+	}
+}
+
+// Refresh replaces the token now, whatever its age, and returns what came of
+// it. It joins an exchange that is under way. Within forcedGap of a failure it
+// returns that failure.
+func (r *Refresher) Refresh(ctx context.Context) (*Snapshot, error) {
+	before := r.current.Load()
+	for {
+		s := r.current.Load()
+		if s.Exchanges > before.Exchanges || s.failedWithin(forcedGap, time.Now()) {
+			return s, nil
+		}
+		if err := r.await(ctx, s, wake{generation: s.Generation, forced: true}); err != nil {
+			return r.current.Load(), err
+		}
+	}
+}
+
+// await delivers w, unless something newer than s is published meanwhile, and
+// returns when it is.
+func (r *Refresher) await(ctx context.Context, s *Snapshot, w wake) error {
+	select {
+	case r.wake <- w:
+	case <-s.changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.done:
+		return ErrStopped
+	}
+	select {
+	case <-s.changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.done:
+		return ErrStopped
+	}
+}
+
+// giveUp is for callers whose wait ended before the refresh did.
+func (r *Refresher) giveUp(reason error) (Token, error) {
+	s := r.current.Load()
+	if s.valid(time.Now()) {
+		return s.token(true), nil
+	}
+	if reason == ErrStopped {
+		return Token{}, ErrStopped
+	}
+	return Token{}, &Error{Class: Transient, Err: errors.New("token endpoint has not answered yet")}
+}

@@ -1,0 +1,92 @@
+package refresher
+
+import "time"
+
+// The figures of the schedule.
+const (
+	// exchangeTimeout bounds one exchange. It runs in a context of its own.
+	exchangeTimeout = 20 * time.Second
+	// saveTimeout bounds one attempt to save a rotated refresh token.
+	saveTimeout = 10 * time.Second
+
+	backoffFirst   = time.Second
+	backoffValid   = time.Minute     // cap while the token is valid
+	backoffExpired = 5 * time.Minute // cap once it has expired
+	// grantGap is the least distance from a grant to the next exchange, however
+	// short its life.
+	grantGap = 250 * time.Millisecond
+
+	// requestGap is how long after a failure a request may start an attempt.
+	requestGap = 5 * time.Second
+	// forcedGap is the same for a person's wish.
+	forcedGap = time.Second
+
+	// refusedLimit bare refusals in a row, with nothing valid left, count as
+	// "needs login"; the endpoint is still asked every latchedRetry, because a
+	// gateway's bad hour looks the same.
+	refusedLimit = 5
+	latchedRetry = 30 * time.Minute
+
+	retryAfterMax = 10 * time.Minute
+)
+
+// refreshAt is when a token is to be replaced: at 50 to 60 % of its lifetime.
+// That leaves 24 minutes of an hour to ride out an outage. The draw, in
+// [0, 1), is made once for each token: drawn anew at every look, the earliest
+// would win.
+func refreshAt(issued, expiry time.Time, draw float64) time.Time {
+	lifetime := expiry.Sub(issued)
+	return issued.Add(lifetime/2 + time.Duration(draw*float64(lifetime)/10))
+}
+
+// verdict is what a failure amounts to after those before it.
+func verdict(c Class, refusals int, valid bool) Class {
+	if refusals >= refusedLimit && !valid {
+		return NeedsLogin
+	}
+	return c
+}
+
+// attemptAt is when to try again after the failure that led to s.
+func attemptAt(now time.Time, s *Snapshot, retryAfter time.Duration, draw float64) time.Time {
+	switch {
+	case s.Class == NeedsLogin && s.Refusals == 0:
+		return time.Time{} // the endpoint said so; asking again would not help
+	case s.Class == NeedsLogin, s.Class == Configuration:
+		return now.Add(latchedRetry)
+	}
+	wait := backoff(s.Failures, s.valid(now), draw)
+	if retryAfter > 0 {
+		wait = honour(retryAfter, s.Expiry.Sub(now), draw)
+	}
+	return now.Add(wait)
+}
+
+// backoff is exponential with full jitter: any moment up to a window that
+// starts at 1 s and doubles with each failure. Full, because the agents of a
+// whole company see the same outage end. Only the first quarter of the window,
+// at most requestGap, is left out: a draw near zero would be a retry at once,
+// and would break the promise of one attempt per requestGap during an outage.
+func backoff(failures int, valid bool, draw float64) time.Duration {
+	limit := backoffExpired
+	if valid {
+		limit = backoffValid
+	}
+	window := limit
+	if failures < 10 { // beyond that, 1 s doubled is above any limit
+		window = min(limit, backoffFirst<<max(0, failures-1))
+	}
+	return max(min(window/4, requestGap), time.Duration(draw*float64(window)))
+}
+
+// honour clamps the endpoint's Retry-After: it must not push the next attempt
+// past the last minute of a valid token, nor beyond retryAfterMax. Up to a
+// tenth is added so that not everybody returns in the same second.
+func honour(retryAfter, left time.Duration, draw float64) time.Duration {
+	limit := retryAfterMax
+	if left > time.Minute+time.Second {
+		limit = min(limit, left-time.Minute)
+	}
+	d := min(max(retryAfter, time.Second), limit)
+	return d + time.Duration(draw*float64(d)/10)
+}

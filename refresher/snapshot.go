@@ -1,0 +1,152 @@
+package refresher
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// A Snapshot is the published state of a Refresher. It is never modified once
+// published; its exported fields may be read by anybody.
+type Snapshot struct {
+	// Generation numbers the tokens, from 1. It is 0 before the first.
+	Generation uint64
+	IssuedAt   time.Time
+	Expiry     time.Time
+	// NextAttempt is when the loop acts next by itself. It is zero if only a
+	// person's wish will make it.
+	NextAttempt time.Time
+
+	// Class and Err tell how the last exchange failed; None and nil if it did
+	// not, or if there was none. NeedsLogin and Configuration are verdicts: the
+	// failures so far amount to them.
+	Class Class
+	Err   error
+	// Failures counts those in a row; Refusals the bare ones among them, in a
+	// row.
+	Failures, Refusals int
+	// Ended is when the last exchange ended.
+	Ended time.Time
+	// Exchanges counts calls of the token endpoint since the start.
+	Exchanges uint64
+	// SaveErr is why the refresh token in use is not in the store, or nil.
+	SaveErr error
+
+	accessToken []byte
+	changed     chan struct{} // closed when the next snapshot is published
+}
+
+// A Token is what a caller gets.
+type Token struct {
+	// Value must not be modified.
+	Value            []byte
+	Generation       uint64
+	IssuedAt, Expiry time.Time
+	// RefreshAt is when it will be replaced.
+	RefreshAt time.Time
+	// Stale says that it lives shorter than was asked for.
+	Stale bool
+}
+
+// Format keeps a snapshot's token out of every log: the verbs of fmt look into
+// unexported fields too.
+func (s Snapshot) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, fmt.Sprintf("snapshot(generation %d)", s.Generation))
+}
+
+// Format is like Snapshot's.
+func (t Token) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, fmt.Sprintf("token(generation %d)", t.Generation))
+}
+
+// Changed is closed when a newer snapshot has been published.
+func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
+
+// Valid reports whether the token may be served at the instant now.
+func (s *Snapshot) Valid(now time.Time) bool { return s.valid(now) }
+
+func (s *Snapshot) valid(now time.Time) bool {
+	return s.accessToken != nil && now.Before(s.Expiry)
+}
+
+// lives: a greedy wish is clamped to half the lifetime that the endpoint
+// grants, else it would make every request an exchange; and tokens that live
+// for seconds, as in tests, would never do.
+func (s *Snapshot) lives(now time.Time, minTTL time.Duration) bool {
+	lifetime := s.Expiry.Sub(s.IssuedAt)
+	return s.valid(now) && s.Expiry.Sub(now) >= min(minTTL, lifetime/2)
+}
+
+// worthAttempt reports whether a request may start an exchange: not sooner
+// than requestGap after one that failed, and not once a person must act. So
+// ten thousand requests during an outage cost one attempt per requestGap.
+func (s *Snapshot) worthAttempt(now time.Time) bool {
+	if s.Class == NeedsLogin || s.Class == Configuration {
+		return false
+	}
+	return !s.failedWithin(requestGap, now)
+}
+
+// failedWithin reports whether the last exchange failed less than d ago. A
+// clock that was set back counts as more.
+func (s *Snapshot) failedWithin(d time.Duration, now time.Time) bool {
+	ago := now.Sub(s.Ended)
+	return s.Class != None && 0 <= ago && ago < d
+}
+
+// best is the answer when waiting has no point.
+func (s *Snapshot) best(now time.Time) (Token, error) {
+	if s.valid(now) {
+		return s.token(true), nil
+	}
+	class := s.Class
+	if class != NeedsLogin && class != Configuration {
+		class = Transient
+	}
+	return Token{}, &Error{Class: class, Next: s.NextAttempt, Err: s.Err}
+}
+
+func (s *Snapshot) token(stale bool) Token {
+	return Token{
+		Value: s.accessToken, Generation: s.Generation, Stale: stale,
+		IssuedAt: s.IssuedAt, Expiry: s.Expiry, RefreshAt: s.NextAttempt,
+	}
+}
+
+// granted is the snapshot after s when the endpoint returned g at the instant
+// now. However late g came, the next exchange keeps a distance.
+func (s *Snapshot) granted(g Grant, now time.Time, draw float64) *Snapshot {
+	at := refreshAt(g.IssuedAt, g.Expiry, draw)
+	if soonest := now.Add(grantGap); at.Before(soonest) {
+		at = soonest
+	}
+	return &Snapshot{
+		Generation: s.Generation + 1, accessToken: g.AccessToken,
+		IssuedAt: g.IssuedAt.Round(0), Expiry: g.Expiry.Round(0),
+		NextAttempt: at.Round(0), Ended: now, Exchanges: s.Exchanges + 1,
+		changed: make(chan struct{}),
+	}
+}
+
+// failed is the snapshot after s when the exchange that ended now failed.
+func (s *Snapshot) failed(f *Failure, now time.Time, draw float64) *Snapshot {
+	next := s.again()
+	next.Ended = now
+	next.Exchanges++
+	next.Failures++
+	next.Refusals = 0
+	if f.Class == Refused || f.Class == Unknown {
+		next.Refusals = s.Refusals + 1
+	}
+	next.Class = verdict(f.Class, next.Refusals, s.valid(now))
+	next.Err = f.Err
+	next.NextAttempt = attemptAt(now, next, f.RetryAfter, draw).Round(0)
+	return next
+}
+
+// again is s published once more, for those who wait on it.
+func (s *Snapshot) again() *Snapshot {
+	next := *s
+	next.changed = make(chan struct{})
+	return &next
+}
