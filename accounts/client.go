@@ -1,0 +1,315 @@
+// Package accounts is a client of the Bloq Accounts API: login, client keys,
+// and the two grants of the token endpoint.
+//
+// Each call is made once. Nothing here repeats a request or follows a
+// redirect, because a refresh token may be good for a single use and belongs
+// to one origin. Credentials go over https, or over http to a literal loopback
+// address, and nowhere else. Errors are *Error where the endpoint or the way
+// to it failed.
+package accounts
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	callTimeout = 20 * time.Second // one call, from dialling to the last byte
+	dialTimeout = 5 * time.Second
+	tlsTimeout  = 5 * time.Second
+	maxBody     = 1 << 20 // bytes of an answer
+	maxToken    = 64 << 10
+)
+
+// Options are what a Client may be given. The zero value will do.
+type Options struct {
+	UserAgent string
+	// RootCAs are trusted instead of the system's.
+	RootCAs *x509.CertPool
+	// DialContext replaces the network, for tests in virtual time.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// A Client talks to one environment.
+type Client struct {
+	endpoints Endpoints
+	userAgent string
+	http      http.Client
+}
+
+// New makes a client, or says what is wrong with the endpoints.
+func New(e Endpoints, o Options) (*Client, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	dial := o.DialContext
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
+	return &Client{endpoints: e, userAgent: o.UserAgent, http: http.Client{
+		// A redirect would replay a POST with the refresh token to whatever
+		// origin it names (307, 308). It is an answer like any other here.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			// The variables are the user's own decision about the way out; a
+			// proxy sees a TLS connection and no secret. Loopback never uses it.
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         dial,
+			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+			TLSHandshakeTimeout: tlsTimeout,
+			// A kept connection saves nothing at two calls an hour, and net/http
+			// repeats a request on one that turns out to be dead.
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: 64 << 10,
+			ForceAttemptHTTP2:      true,
+		},
+	}}, nil
+}
+
+// A Grant is what a login or the token endpoint returned.
+type Grant struct {
+	AccessToken []byte // of login: the Account Access Token
+	// RefreshToken is nil if the answer had none.
+	RefreshToken []byte
+	// IssuedAt is when the request was sent, by our wall clock, and Expiry is
+	// that plus the token's own lifetime: the server's clock and ours may differ.
+	IssuedAt, Expiry time.Time
+	// RefreshExpiry is when the refresh token says it ends; zero if unknown.
+	RefreshExpiry time.Time
+}
+
+// Format keeps the tokens out of logs.
+func (g Grant) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "grant([redacted], expiry "+g.Expiry.Format(time.RFC3339)+")")
+}
+
+// A Key is a pair of client keys. Secret is nil but for a pair just created.
+type Key struct {
+	ID        string
+	Secret    []byte
+	CreatedAt time.Time
+}
+
+// Format keeps the secret out of logs.
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "client keys "+k.ID) }
+
+// Login buys an account token. User is a user ID or an e-mail address.
+func (c *Client) Login(ctx context.Context, user string, password []byte) (Grant, error) {
+	if strings.Contains(user, ":") {
+		return Grant{}, errors.New("a user ID or e-mail holds no colon") // RFC 7617 section 2
+	}
+	g, err := c.grant(ctx, call{op: "login", method: http.MethodPost, url: c.endpoints.Login, user: user, password: password}, AccountLifetime)
+	var e *Error
+	if errors.As(err, &e) && e.Class == Refused {
+		e.Err = errors.New("wrong user or password")
+	}
+	return g, err
+}
+
+// ClientCredentials buys a refresh token, and an access token with it.
+func (c *Client) ClientCredentials(ctx context.Context, clientID string, clientSecret []byte) (Grant, error) {
+	g, err := c.grant(ctx, call{
+		op: "client credentials", method: http.MethodPost, url: c.endpoints.Token,
+		body: map[string]any{"grantType": "clientCredentials", "clientId": clientID, "clientSecret": token(clientSecret)},
+	}, AccessLifetime)
+	var e *Error
+	if errors.As(err, &e) && e.Class == Refused {
+		e.Err = errors.New("wrong client ID or client secret")
+	}
+	return g, err
+}
+
+// Refresh buys an access token. It spends refreshToken: if the grant holds
+// another, the old one must not be used again.
+func (c *Client) Refresh(ctx context.Context, refreshToken []byte) (Grant, error) {
+	return c.grant(ctx, call{
+		op: "refresh", method: http.MethodPost, url: c.endpoints.Token,
+		body: map[string]any{"grantType": "refreshToken", "refreshToken": token(refreshToken)},
+	}, AccessLifetime)
+}
+
+// CreateKey makes a pair of client keys. Its secret cannot be had again.
+func (c *Client) CreateKey(ctx context.Context, accountToken []byte) (Key, error) {
+	var b struct {
+		ClientID     string    `json:"clientId"`
+		ClientSecret token     `json:"clientSecret"`
+		CreatedAt    time.Time `json:"createdAt"`
+	}
+	const op = "create client keys"
+	err := c.do(ctx, call{op: op, method: http.MethodPost, url: c.endpoints.Keys, bearer: accountToken}, &b)
+	if err == nil && (b.ClientID == "" || len(b.ClientSecret) == 0) {
+		err = &Error{Op: op, Class: Malformed, Err: errors.New("the answer holds no client ID and secret")}
+	}
+	return Key{ID: b.ClientID, Secret: b.ClientSecret, CreatedAt: b.CreatedAt}, err
+}
+
+// ListKeys lists the client keys of the account, without their secrets.
+func (c *Client) ListKeys(ctx context.Context, accountToken []byte) ([]Key, error) {
+	var list []struct {
+		ID        string    `json:"id"`
+		CreatedAt time.Time `json:"createdAt"`
+	}
+	if err := c.do(ctx, call{op: "list client keys", method: http.MethodGet, url: c.endpoints.Keys, bearer: accountToken}, &list); err != nil {
+		return nil, err
+	}
+	keys := make([]Key, 0, len(list))
+	for _, k := range list {
+		keys = append(keys, Key{ID: k.ID, CreatedAt: k.CreatedAt})
+	}
+	return keys, nil
+}
+
+// DeleteKey deletes client keys.
+func (c *Client) DeleteKey(ctx context.Context, accountToken []byte, id string) error {
+	if !isWord(id) || strings.Trim(id, ".") == "" {
+		return errors.New("that is no client ID")
+	}
+	return c.do(ctx, call{op: "delete client keys", method: http.MethodDelete, url: c.endpoints.Keys + "/" + url.PathEscape(id), bearer: accountToken}, nil)
+}
+
+// grant makes a call that returns tokens.
+func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Grant, error) {
+	sent := time.Now().Round(0)
+	var b struct {
+		AccessToken  token `json:"accessToken"`
+		RefreshToken token `json:"refreshToken"`
+	}
+	if err := c.do(ctx, k, &b); err != nil {
+		return Grant{}, err
+	}
+	if len(b.AccessToken) == 0 {
+		return Grant{}, &Error{Op: k.op, Class: Malformed, Err: errors.New("the answer holds no access token")}
+	}
+	g := Grant{AccessToken: b.AccessToken, RefreshToken: b.RefreshToken, IssuedAt: sent}
+	g.Expiry = sent.Add(Lifetime(b.AccessToken, sent, lifetime))
+	if times, err := TokenTimes(b.RefreshToken); err == nil {
+		g.RefreshExpiry = times.Expiry
+	}
+	return g, nil
+}
+
+// A call is one request.
+type call struct {
+	op, method, url string
+	user            string // with password: HTTP Basic
+	password        []byte
+	bearer          []byte
+	body            any
+}
+
+func (k call) request(ctx context.Context) (*http.Request, error) {
+	if _, err := parseURL(k.url); err != nil {
+		return nil, err
+	}
+	var body io.Reader
+	if k.body != nil {
+		b, err := json.Marshal(k.body)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, k.method, k.url, body)
+	if err != nil {
+		return nil, err
+	}
+	// Without GetBody net/http has no means to send a body twice.
+	r.GetBody = nil
+	if k.body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.Header.Set("Accept", "application/json")
+	switch {
+	case k.user != "":
+		r.SetBasicAuth(k.user, string(k.password))
+	case k.bearer != nil:
+		r.Header.Set("Authorization", "Bearer "+string(k.bearer))
+	}
+	return r, nil
+}
+
+// do makes the call and decodes a successful answer into answer, unless that
+// is nil.
+func (c *Client) do(ctx context.Context, k call, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := k.request(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", k.op, err)
+	}
+	r.Header.Set("User-Agent", c.userAgent)
+	a, err := c.http.Do(r)
+	if err != nil {
+		return failedCall(k.op, err)
+	}
+	defer func() { _ = a.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(a.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return failedCall(k.op, fmt.Errorf("the answer broke off: %w", unexpected(err)))
+	case len(body) > maxBody:
+		return &Error{Op: k.op, Class: Malformed, Status: a.StatusCode, Err: errors.New("the answer is longer than 1 MiB")}
+	case a.StatusCode < 200 || a.StatusCode > 299:
+		return statusError(k.op, a.StatusCode, a.Header, body, time.Now())
+	case answer == nil:
+		return nil
+	}
+	return decode(k.op, a.StatusCode, body, answer)
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return err
+}
+
+func decode(op string, status int, body []byte, answer any) error {
+	if err := json.Unmarshal(body, answer); err != nil {
+		e := &Error{Op: op, Class: Malformed, Err: errors.New("the answer is not what was asked for")}
+		if !json.Valid(body) {
+			// A captive portal answers 200 with a page of its own.
+			e.Class, e.Err = Transient, fmt.Errorf("the answer (%d) is not JSON", status)
+		}
+		return e
+	}
+	return nil
+}
+
+// A token goes into a header and onto the lines of other programs, so it must
+// be visible ASCII. It is bytes, so that its holder can wipe it.
+type token []byte
+
+func (t token) MarshalText() ([]byte, error) { return t, nil }
+
+func (t *token) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	if string(b) == "null" {
+		return nil
+	}
+	if len(s) == 0 || len(s) > maxToken {
+		return errors.New("token is empty or too long")
+	}
+	for _, c := range []byte(s) {
+		if c <= ' ' || c > '~' {
+			return errors.New("token holds what no header may")
+		}
+	}
+	*t = token(s)
+	return nil
+}

@@ -1,0 +1,142 @@
+package accounts
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Class says what kind of failure a call met.
+type Class uint8
+
+// The classes.
+const (
+	// Transient repairs itself: network, overload, a captive portal's page.
+	Transient Class = iota
+	// Refused is a bare 401 or 403: wrong credentials, or a gateway that does
+	// not know better.
+	Refused
+	// InvalidGrant is the endpoint's explicit word that the refresh token is dead.
+	InvalidGrant
+	// Configuration is a client that the endpoint does not accept.
+	Configuration
+	// Malformed is an answer that makes no sense.
+	Malformed
+	// Unknown is any other 4xx.
+	Unknown
+)
+
+// An Error is why a call failed. Its text is one line and holds nothing that
+// the server said, except for a code word.
+type Error struct {
+	Op     string // "login", "refresh", …
+	Class  Class
+	Status int    // HTTP status, or 0 without an answer
+	Code   string // the server's code word, if it gave one
+	// RetryAfter is the server's wish (RFC 9110 section 10.2.3), or 0.
+	RetryAfter time.Duration
+	// Untrusted says that the server's certificate was not accepted.
+	Untrusted bool
+	Err       error
+}
+
+func (e *Error) Error() string {
+	text := e.Op + ": "
+	switch {
+	case e.Err != nil:
+		text += e.Err.Error()
+	default:
+		text += strings.TrimSpace(strconv.Itoa(e.Status) + " " + http.StatusText(e.Status))
+	}
+	if e.Code != "" {
+		text += " (" + e.Code + ")"
+	}
+	return text
+}
+
+// Unwrap is the cause, if there is one beside the status.
+func (e *Error) Unwrap() error { return e.Err }
+
+// failedCall classifies an error of net/http.
+func failedCall(op string, err error) *Error {
+	// url.Error repeats the URL, which the reader knows.
+	var u *url.Error
+	if errors.As(err, &u) {
+		if u.Timeout() {
+			return &Error{Op: op, Err: errors.New("no answer in time")}
+		}
+		err = u.Err
+	}
+	e := &Error{Op: op, Err: err}
+	var bad *tls.CertificateVerificationError
+	var alien x509.UnknownAuthorityError
+	e.Untrusted = errors.As(err, &bad) || errors.As(err, &alien)
+	return e
+}
+
+// statusError classifies an answer that is not a success.
+func statusError(op string, status int, header http.Header, body []byte, now time.Time) *Error {
+	e := &Error{Op: op, Status: status, Code: codeOf(body), RetryAfter: retryAfter(header.Get("Retry-After"), now)}
+	switch {
+	case status < 400, status >= 500, status == 408, status == 425, status == 429:
+		e.Class = Transient
+	case e.Code == "invalid_grant", e.Code == "bad_refresh_token":
+		e.Class = InvalidGrant
+	case e.Code == "invalid_client", e.Code == "unauthorized_client", e.Code == "unsupported_grant_type":
+		e.Class = Configuration
+	case status == 401, status == 403:
+		e.Class = Refused
+	default:
+		e.Class = Unknown
+	}
+	return e
+}
+
+// codeOf finds the code word of an error body: OAuth's "error" (RFC 6749
+// section 5.2) or Bloq's "code".
+func codeOf(body []byte) string {
+	var b struct {
+		Error any `json:"error"`
+		Code  any `json:"code"`
+	}
+	if json.Unmarshal(body, &b) != nil {
+		return ""
+	}
+	for _, v := range []any{b.Error, b.Code} {
+		if s, ok := v.(string); ok && isWord(s) {
+			return s
+		}
+	}
+	return ""
+}
+
+// isWord keeps whatever else a server may put there out of our log.
+func isWord(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.') {
+			return false
+		}
+	}
+	return true
+}
+
+// retryAfter reads seconds or a date. What is neither, or in the past, is 0.
+func retryAfter(s string, now time.Time) time.Duration {
+	s = strings.TrimSpace(s)
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(s); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
