@@ -1,0 +1,69 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// tempPattern is os.CreateTemp's, for files that a rename is to put in place.
+const tempPattern = ".bloq-*.tmp"
+
+// WriteFile replaces the file at path as a whole: after a crash at any moment
+// there is either the old content or the new. It is on the disk when this
+// returns (temporary file, fsync, rename, fsync of the directory). The file's
+// mode is 0600.
+func WriteFile(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, tempPattern) // O_EXCL, 0600
+	if err != nil {
+		return err
+	}
+	// After the rename there is no such file, and nothing to remove.
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	// Some file systems cannot sync a directory and say EINVAL; they have no
+	// other way to offer.
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// removeTemps clears what a crash left in dir.
+func removeTemps(dir string) {
+	list, err := filepath.Glob(filepath.Join(dir, tempPattern))
+	if err != nil {
+		return
+	}
+	for _, path := range list {
+		_ = os.Remove(path) // if it cannot be removed it is only litter
+	}
+}

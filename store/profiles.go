@@ -1,0 +1,197 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	profilesFile    = "profiles.json"
+	profilesVersion = 1
+)
+
+// A Profile is what is known of a login besides its secrets.
+type Profile struct {
+	Name        string `json:"name"`
+	ID          string `json:"id"` // see NewID
+	Environment string `json:"environment,omitempty"`
+	LoginURL    string `json:"login_url,omitempty"`
+	TokenURL    string `json:"token_url,omitempty"`
+	KeysURL     string `json:"keys_url,omitempty"`
+	NodesURL    string `json:"nodes_url,omitempty"`
+	// Store is where its item rests. It is empty until a login was adopted.
+	Store    string `json:"store,omitempty"`
+	ClientID string `json:"client_id,omitempty"`
+	// PendingClientID is of client keys that a login made before it failed.
+	PendingClientID string `json:"pending_client_id,omitempty"`
+	// RefreshExpiry is when the refresh token ends; zero if unknown.
+	RefreshExpiry time.Time `json:"refresh_token_expires_at,omitzero"`
+}
+
+// Profiles is profiles.json of one state directory. Its methods may be called
+// by several goroutines of one process.
+type Profiles struct {
+	path string
+	mu   sync.Mutex
+	list []Profile // sorted by name
+}
+
+type profilesWire struct {
+	Version  int       `json:"version"`
+	Profiles []Profile `json:"profiles"`
+}
+
+// OpenProfiles reads profiles.json in dir, and makes dir if need be. A file
+// that cannot be read is an error and stays as it is.
+func OpenProfiles(dir string) (*Profiles, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := checkOwn(dir, fs.ModeDir); err != nil {
+		return nil, err
+	}
+	removeTemps(dir)
+	p := &Profiles{path: filepath.Join(dir, profilesFile)}
+	err := checkOwn(p.path, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(p.path)
+	if err != nil {
+		return nil, err
+	}
+	if p.list, err = parseProfiles(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.path, err)
+	}
+	return p, nil
+}
+
+// checkOwn wants path to be of the type, ours, and writable by nobody else.
+func checkOwn(path string, want fs.FileMode) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	switch {
+	case fi.Mode().Type() != want && want == fs.ModeDir:
+		return fmt.Errorf("%s is not a directory", path)
+	case fi.Mode().Type() != want:
+		return fmt.Errorf("%s is not a regular file", path)
+	case !ok || int(st.Uid) != os.Getuid():
+		return fmt.Errorf("%s belongs to another user", path)
+	case fi.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s can be written by others (chmod go-w mends it)", path)
+	}
+	return nil
+}
+
+func parseProfiles(data []byte) ([]Profile, error) {
+	var w profilesWire
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&w); err != nil {
+		return nil, fmt.Errorf("at byte %d: %w", d.InputOffset(), err)
+	}
+	if d.More() {
+		return nil, errors.New("there is something after its end")
+	}
+	if w.Version != profilesVersion {
+		return nil, fmt.Errorf("version %d is not known here", w.Version)
+	}
+	seen := map[string]bool{}
+	for _, p := range w.Profiles {
+		switch {
+		case !validName(p.Name):
+			return nil, fmt.Errorf("no profile can be called %q", p.Name)
+		case seen[p.Name]:
+			return nil, fmt.Errorf("profile %q is there twice", p.Name)
+		}
+		seen[p.Name] = true
+		if err := checkID(p.ID); err != nil {
+			return nil, fmt.Errorf("profile %q: %w", p.Name, err)
+		}
+	}
+	slices.SortFunc(w.Profiles, byName)
+	return w.Profiles, nil
+}
+
+func byName(a, b Profile) int { return strings.Compare(a.Name, b.Name) }
+
+// validName is [a-z0-9][a-z0-9_-]{0,31}.
+func validName(s string) bool {
+	const first = "abcdefghijklmnopqrstuvwxyz0123456789"
+	return len(s) >= 1 && len(s) <= 32 && strings.Trim(s, first+"_-") == "" && strings.IndexAny(s[:1], first) == 0
+}
+
+// List is every profile, sorted by name.
+func (p *Profiles) List() []Profile {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.list)
+}
+
+// Lookup is the profile called name.
+func (p *Profiles) Lookup(name string) (Profile, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i, found := slices.BinarySearchFunc(p.list, Profile{Name: name}, byName)
+	if !found {
+		return Profile{}, false
+	}
+	return p.list[i], true
+}
+
+// Put adds a profile or replaces the one of its name. When it returns nil the
+// change is on the disk; else nothing has changed.
+func (p *Profiles) Put(profile Profile) error {
+	if !validName(profile.Name) {
+		return fmt.Errorf("no profile can be called %q", profile.Name)
+	}
+	if err := checkID(profile.ID); err != nil {
+		return err
+	}
+	return p.change(func(list []Profile) []Profile {
+		i, found := slices.BinarySearchFunc(list, profile, byName)
+		if found {
+			list[i] = profile
+			return list
+		}
+		return slices.Insert(list, i, profile)
+	})
+}
+
+// Remove drops the profile called name, if there is one.
+func (p *Profiles) Remove(name string) error {
+	return p.change(func(list []Profile) []Profile {
+		return slices.DeleteFunc(list, func(x Profile) bool { return x.Name == name })
+	})
+}
+
+func (p *Profiles) change(f func([]Profile) []Profile) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := f(slices.Clone(p.list))
+	data, err := json.MarshalIndent(profilesWire{Version: profilesVersion, Profiles: list}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding profiles: %w", err)
+	}
+	if err := WriteFile(p.path, append(data, '\n')); err != nil {
+		return err
+	}
+	p.list = list
+	return nil
+}
