@@ -1,0 +1,341 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/server"
+	"bloq-agent/refresher"
+	"bloq-agent/store"
+)
+
+// handleAdopt takes over a login (PROTOCOL.md section 2.6). It is detached
+// from its caller: once begun, a Ctrl-C in `bloq-agent login` must not leave
+// the profile half-changed.
+func (d *Daemon) handleAdopt(w http.ResponseWriter, r *http.Request) {
+	var a ipc.Adopt
+	if err := decode(r, &a); err != nil {
+		fail(w, badRequest(err.Error()))
+		return
+	}
+	answer, problem := d.adopt(context.WithoutCancel(r.Context()), a)
+	if problem != nil {
+		fail(w, problem)
+		return
+	}
+	server.JSON(w, http.StatusOK, answer)
+}
+
+func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Problem) {
+	if a.Profile == "" {
+		a.Profile = "default"
+	}
+	if !ipc.ValidProfile(a.Profile) {
+		return ipc.Adopted{}, badRequest(fmt.Sprintf("no profile can be called %q (a-z, 0-9, _ and -, at most 32)", a.Profile))
+	}
+	p := d.profile(a.Profile)
+	p.change.Lock()
+	defer p.change.Unlock()
+	facts, endpoints, problem := d.proposal(p, a)
+	if problem != nil {
+		return ipc.Adopted{}, problem
+	}
+	st, err := d.storeNamed(facts.Store)
+	if err != nil {
+		return ipc.Adopted{}, badRequest(err.Error())
+	}
+	switch {
+	case a.Check:
+		if err := store.Probe(ctx, st); err != nil {
+			problem, _ := p.storeProblem(err)
+			return ipc.Adopted{}, problem
+		}
+		return adopted(facts, endpoints), nil
+	case a.Note:
+		return d.note(p, a, facts, endpoints)
+	}
+	if problem := checkRefreshToken(a.RefreshToken, &facts); problem != nil {
+		return ipc.Adopted{}, problem
+	}
+	return d.takeOver(ctx, p, a, facts, endpoints, st)
+}
+
+// proposal is the profile's record and URLs as they would be after a.
+// Precedence: the configuration, then a, then what the profile has, then prod.
+func (d *Daemon) proposal(p *profile, a ipc.Adopt) (store.Profile, accounts.Endpoints, *ipc.Problem) {
+	facts := p.state.Load().facts
+	facts.Name = p.name
+	if facts.ID == "" {
+		facts.ID = store.NewID()
+	}
+	recorded := accounts.Endpoints{Login: facts.LoginURL, Token: facts.TokenURL, Keys: facts.KeysURL, Nodes: facts.NodesURL}
+	asked := accounts.Endpoints{Login: a.LoginURL, Token: a.TokenURL, Keys: a.KeysURL, Nodes: a.NodesURL}
+	switch {
+	case a.Environment == "" && asked.Login != "" && asked.Token != "" && asked.Keys != "" && asked.Nodes != "":
+		facts.Environment = "" // none of the presets
+	case a.Environment != "" || recorded.Token == "":
+		facts.Environment = a.Environment
+		if facts.Environment == "" {
+			facts.Environment = "prod"
+		}
+		preset, err := accounts.Environment(facts.Environment)
+		if err != nil {
+			return facts, recorded, badRequest(err.Error())
+		}
+		recorded = preset
+	}
+	e := recorded.Override(asked)
+	if err := e.Check(); err != nil {
+		return facts, e, badRequest(err.Error())
+	}
+	facts.LoginURL, facts.TokenURL, facts.KeysURL, facts.NodesURL = e.Login, e.Token, e.Keys, e.Nodes
+	effective := d.config.Load().endpoints(facts)
+	if effective.Override(asked) != effective {
+		return facts, e, &ipc.Problem{
+			Code:   ipc.CodeConfiguration,
+			Detail: p.name + ": the configuration sets other URLs than the ones asked for",
+			Hint:   "bloq-agent config check",
+		}
+	}
+	if a.Store != "" {
+		facts.Store = a.Store
+	} else if facts.Store == "" {
+		facts.Store = d.newStore()
+	}
+	return facts, effective, nil
+}
+
+// note records client keys that a login has made, before anything can go
+// wrong with them.
+func (d *Daemon) note(p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints) (ipc.Adopted, *ipc.Problem) {
+	s := *p.state.Load()
+	was := s.facts
+	if was.ID == "" {
+		was = facts
+		was.Store = "" // nothing is adopted yet
+	}
+	was.PendingClientID = a.ClientID
+	if err := d.records.Put(was); err != nil {
+		return ipc.Adopted{}, &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
+	}
+	s.facts = was
+	if s.refresher == nil {
+		s.problem, s.failed = p.needsLogin("needs login"), time.Time{}
+	}
+	p.state.Store(&s)
+	return adopted(facts, e), nil
+}
+
+// checkRefreshToken refuses what can be seen to be useless, and records when
+// the token ends.
+func checkRefreshToken(token ipc.Text, facts *store.Profile) *ipc.Problem {
+	if len(token) == 0 {
+		return badRequest("refresh token is missing")
+	}
+	times, err := accounts.TokenTimes(token)
+	if err != nil {
+		return badRequest("refresh token is malformed: it is not a JWT")
+	}
+	if e := times.Expiry; !e.IsZero() && !time.Now().Before(e) {
+		return badRequest("refresh token expired on " + e.UTC().Format(time.DateOnly))
+	}
+	facts.RefreshExpiry = times.Expiry
+	return nil
+}
+
+// takeOver replaces what p runs on. The old login goes on if anything fails.
+// The caller holds p.change.
+func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints, st store.Store) (ipc.Adopted, *ipc.Problem) {
+	if d.stopping.Load() {
+		return ipc.Adopted{}, errStopping
+	}
+	old := p.state.Load()
+	old.halt() // before the new token is tried: it may be the one in use
+	c, problem := d.newLogin(ctx, p, a, facts, e, st)
+	if problem != nil {
+		d.open(ctx, p, old.facts, old.generation())
+		return ipc.Adopted{}, problem
+	}
+	s := &state{facts: c.facts, endpoints: e}
+	if err := d.start(p, s, st, c.item, c.grant, old.generation()); err != nil {
+		return ipc.Adopted{}, &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
+	}
+	p.state.Store(s)
+	d.dropOld(ctx, old, c.facts)
+	if c.grant != nil {
+		d.observe(p, s, nil, s.refresher.Snapshot())
+	}
+	d.log.Info().Str("profile", p.name).Str("store", st.Name()).Msg("adopted a login")
+	answer := adopted(c.facts, e)
+	answer.Warning = c.warning
+	if old.facts.ClientID != c.facts.ClientID {
+		answer.PreviousClientID = old.facts.ClientID
+	}
+	answer.PendingClientID = old.facts.PendingClientID
+	if c.grant != nil {
+		answer.ExpiresAt = c.grant.Expiry
+	}
+	return answer, nil
+}
+
+// candidate is a login that has been proved and saved.
+type candidate struct {
+	facts   store.Profile
+	item    store.Item
+	grant   *refresher.Grant
+	warning string
+}
+
+// newLogin proves a's refresh token where nothing else does, and saves it.
+func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints, st store.Store) (*candidate, *ipc.Problem) {
+	origin, err := accounts.Origin(e.Token)
+	if err != nil {
+		return nil, badRequest(err.Error())
+	}
+	c := &candidate{facts: facts, item: store.Item{
+		Origin:       origin,
+		RefreshToken: store.NewSecret(a.RefreshToken),
+		ClientSecret: store.NewSecret(a.ClientSecret),
+		AccountToken: store.NewSecret(a.AccountToken),
+	}}
+	if times, err := accounts.TokenTimes(a.AccountToken); err == nil {
+		c.item.AccountExpiry = times.Expiry
+	}
+	c.facts.ClientID, c.facts.PendingClientID = a.ClientID, ""
+	if len(a.AccessToken) > 0 {
+		c.grant = grantAt(a.AccessToken, time.Now().Round(0))
+	} else if problem := d.prove(ctx, p, c, e); problem != nil {
+		return nil, problem
+	}
+	if err := st.Save(ctx, facts.ID, c.item); err != nil {
+		problem, _ := p.storeProblem(err)
+		return nil, problem
+	}
+	if err := d.records.Put(c.facts); err != nil {
+		d.restore(ctx, p, st, facts.ID)
+		return nil, &ipc.Problem{Code: ipc.CodeInternal, Detail: "recording the profile: " + err.Error()}
+	}
+	return c, nil
+}
+
+// prove spends the refresh token once. Only the endpoint's explicit word
+// refuses it: an endpoint that is down says nothing of the token.
+func (d *Daemon) prove(ctx context.Context, p *profile, c *candidate, e accounts.Endpoints) *ipc.Problem {
+	client, err := accounts.New(e, d.clientOptions())
+	if err != nil {
+		return badRequest(err.Error())
+	}
+	g, err := client.Refresh(ctx, c.item.RefreshToken.Reveal())
+	var refused *accounts.Error
+	switch {
+	case err == nil:
+		grant := grantOf(g)
+		c.grant = &grant
+		if g.RefreshToken != nil {
+			c.item.RefreshToken = store.NewSecret(g.RefreshToken)
+			c.facts.RefreshExpiry = g.RefreshExpiry
+		}
+		return nil
+	case errors.As(err, &refused) && (refused.Class == accounts.Refused || refused.Class == accounts.InvalidGrant):
+		return &ipc.Problem{
+			Code: ipc.CodeNeedsLogin, Detail: p.name + ": the endpoint refused the refresh token: " + err.Error(),
+			Hint: "bloq-agent login --profile " + p.name,
+		}
+	}
+	c.warning = "the refresh token is kept, but not proved yet: " + err.Error()
+	return nil
+}
+
+// restore puts the old item back after the new one could not be recorded.
+func (d *Daemon) restore(ctx context.Context, p *profile, st store.Store, id string) {
+	old := p.state.Load()
+	var err error
+	if old.login != nil && old.login.store == st {
+		item := old.login.copyItem()
+		defer item.Wipe()
+		err = st.Save(ctx, id, item)
+	} else {
+		err = st.Delete(ctx, id)
+	}
+	if err != nil {
+		d.log.Error().Str("profile", p.name).Err(err).Msg("store keeps the login that was not adopted")
+	}
+}
+
+// dropOld removes what the new login made useless.
+func (d *Daemon) dropOld(ctx context.Context, old *state, facts store.Profile) {
+	if old.login == nil {
+		return
+	}
+	old.login.wipe()
+	if old.facts.Store == facts.Store {
+		return
+	}
+	if err := old.login.store.Delete(ctx, facts.ID); err != nil {
+		d.log.Warn().Str("profile", facts.Name).Str("store", old.facts.Store).Err(err).Msg("old store keeps its copy")
+	}
+}
+
+func adopted(f store.Profile, e accounts.Endpoints) ipc.Adopted {
+	return ipc.Adopted{
+		Profile: f.Name, Store: f.Store, LoginURL: e.Login, TokenURL: e.Token, KeysURL: e.Keys, NodesURL: e.Nodes,
+	}
+}
+
+// handleForget drops a profile and its secrets.
+func (d *Daemon) handleForget(w http.ResponseWriter, r *http.Request) {
+	var body ipc.Named
+	if err := decode(r, &body); err != nil {
+		fail(w, badRequest(err.Error()))
+		return
+	}
+	p, problem := d.resolve(body.Profile)
+	if problem == nil {
+		problem = d.forget(context.WithoutCancel(r.Context()), p)
+	}
+	if problem != nil {
+		fail(w, problem)
+		return
+	}
+	server.JSON(w, http.StatusOK, ipc.Named{Profile: p.name})
+}
+
+// forget deletes the secrets before the record: the other way round, a failure
+// between the two would leave a year-long token that nothing knows of.
+func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
+	p.change.Lock()
+	defer p.change.Unlock()
+	old := p.state.Load()
+	if old.facts.ID == "" {
+		return p.needsLogin("nothing to forget")
+	}
+	old.halt()
+	if old.facts.Store != "" {
+		st, err := d.storeNamed(old.facts.Store)
+		if err == nil {
+			err = st.Delete(ctx, old.facts.ID)
+		}
+		if err != nil {
+			d.open(ctx, p, old.facts, old.generation())
+			problem, _ := p.storeProblem(err)
+			return problem
+		}
+	}
+	if err := d.records.Remove(p.name); err != nil {
+		d.open(ctx, p, old.facts, old.generation())
+		return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
+	}
+	if old.login != nil {
+		old.login.wipe()
+	}
+	p.state.Store(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
+	d.log.Info().Str("profile", p.name).Msg("forgot a login")
+	d.hub.publish(ipc.Event{Time: time.Now(), Event: "forgotten", Profile: p.name})
+	notify(d.statusLine())
+	return nil
+}

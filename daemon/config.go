@@ -1,0 +1,258 @@
+package daemon
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"bloq-agent/accounts"
+	"bloq-agent/ipc"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Config is what config.toml says. None is needed: the zero file gives the
+// defaults.
+type Config struct {
+	LogLevel  string // debug, info, warn, error; "" means info
+	Store     string // for new profiles; "" means keyring
+	TLSCAFile string // PEM; trusted besides the system's
+	Profiles  map[string]ProfileConfig
+
+	roots *x509.CertPool // nil: the system's
+}
+
+// ProfileConfig overrides what the profile's login recorded.
+type ProfileConfig struct {
+	Environment string
+	AccountsURL string
+	Endpoints   accounts.Endpoints
+}
+
+// Roots are the certificates to trust, or nil for the system's.
+func (c Config) Roots() *x509.CertPool { return c.roots }
+
+// ConfigPath is where the configuration is looked for:
+// $XDG_CONFIG_HOME/bloq-agent/config.toml, else below ~/.config.
+func ConfigPath(getenv func(string) string) string {
+	return xdgFile(getenv, "XDG_CONFIG_HOME", ".config", "config.toml")
+}
+
+// StateDir is where profiles.json lies: $XDG_STATE_HOME/bloq-agent, else below
+// ~/.local/state.
+func StateDir(getenv func(string) string) string {
+	return xdgFile(getenv, "XDG_STATE_HOME", ".local/state", "")
+}
+
+func xdgFile(getenv func(string) string, variable, fallback, file string) string {
+	dir := getenv(variable)
+	// The specification says to ignore a relative path.
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(getenv("HOME"), fallback)
+	}
+	return filepath.Join(dir, "bloq-agent", file)
+}
+
+// LoadConfig reads the file at path, and returns its bytes too. A file that is
+// not there is no mistake; the error of one that is wrong names every mistake,
+// each as FILE:LINE: text.
+func LoadConfig(path string) (Config, []byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, nil, nil
+	}
+	if err != nil {
+		return Config{}, nil, err
+	}
+	c, err := ParseConfig(path, data)
+	return c, data, err
+}
+
+// The file as TOML types it. Leaves are any, so that a wrong type is one
+// mistake among others instead of the end of the reading.
+type file struct {
+	LogLevel  any `toml:"log_level"`
+	Store     any `toml:"store"`
+	TLSCAFile any `toml:"tls_ca_file"`
+	Profile   map[string]struct {
+		Environment any `toml:"environment"`
+		AccountsURL any `toml:"accounts_url"`
+		LoginURL    any `toml:"login_url"`
+		TokenURL    any `toml:"token_url"`
+		KeysURL     any `toml:"keys_url"`
+		NodesURL    any `toml:"nodes_url"`
+	} `toml:"profile"`
+}
+
+// ParseConfig reads data, which came from path.
+func ParseConfig(path string, data []byte) (Config, error) {
+	m := &mistakes{path: path, lines: strings.Split(string(data), "\n")}
+	f, ok := m.decode(data)
+	if !ok {
+		return Config{}, m.err()
+	}
+	c := Config{
+		LogLevel:  m.oneOf("", "log_level", f.LogLevel, "debug", "info", "warn", "error"),
+		Store:     m.oneOf("", "store", f.Store, "keyring", "memory"),
+		TLSCAFile: m.text("", "tls_ca_file", f.TLSCAFile),
+		Profiles:  map[string]ProfileConfig{},
+	}
+	if c.TLSCAFile != "" {
+		c.roots = m.roots(c.TLSCAFile)
+	}
+	for name, p := range f.Profile {
+		table := "profile." + name
+		if !ipc.ValidProfile(name) {
+			m.add(table, "", fmt.Sprintf("no profile can be called %q (a-z, 0-9, _ and -, at most 32)", name))
+		}
+		pc := ProfileConfig{
+			Environment: m.oneOf(table, "environment", p.Environment, "prod", "staging", "local"),
+			AccountsURL: m.url(table, "accounts_url", p.AccountsURL),
+			Endpoints: accounts.Endpoints{
+				Login: m.url(table, "login_url", p.LoginURL), Token: m.url(table, "token_url", p.TokenURL),
+				Keys: m.url(table, "keys_url", p.KeysURL), Nodes: m.url(table, "nodes_url", p.NodesURL),
+			},
+		}
+		c.Profiles[name] = pc
+	}
+	return c, m.err()
+}
+
+// mistakes collects what is wrong with a file, so that a person mends it in
+// one go.
+type mistakes struct {
+	path  string
+	lines []string
+	list  []mistake
+}
+
+type mistake struct {
+	line int // from 1; 0 if unknown
+	text string
+}
+
+// decode reports false if the file is no TOML, for then nothing else can be
+// said of it.
+func (m *mistakes) decode(data []byte) (f file, ok bool) {
+	d := toml.NewDecoder(strings.NewReader(string(data)))
+	d.DisallowUnknownFields()
+	err := d.Decode(&f)
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case err == nil:
+		return f, true
+	case errors.As(err, &unknown):
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			m.list = append(m.list, mistake{row, fmt.Sprintf("unknown key %q", strings.Join(e.Key(), "."))})
+		}
+		return f, true
+	case errors.As(err, &bad):
+		row, _ := bad.Position()
+		m.list = append(m.list, mistake{row, strings.TrimPrefix(bad.Error(), "toml: ")})
+	default:
+		m.list = append(m.list, mistake{0, err.Error()})
+	}
+	return f, false
+}
+
+func (m *mistakes) text(table, key string, v any) string {
+	if v == nil {
+		return ""
+	}
+	s, ok := v.(string)
+	switch {
+	case !ok:
+		m.add(table, key, "must be a string")
+	case s == "":
+		m.add(table, key, "must not be empty")
+	}
+	return s
+}
+
+func (m *mistakes) oneOf(table, key string, v any, allowed ...string) string {
+	s := m.text(table, key, v)
+	if s != "" && !slices.Contains(allowed, s) {
+		m.add(table, key, fmt.Sprintf("%q is none of %s", s, strings.Join(allowed, ", ")))
+	}
+	return s
+}
+
+func (m *mistakes) url(table, key string, v any) string {
+	s := m.text(table, key, v)
+	if s == "" {
+		return ""
+	}
+	if err := (accounts.Endpoints{Token: s}).Check(); err != nil {
+		m.add(table, key, strings.TrimPrefix(err.Error(), "token url: "))
+	}
+	return s
+}
+
+func (m *mistakes) roots(path string) *x509.CertPool {
+	if !filepath.IsAbs(path) {
+		m.add("", "tls_ca_file", "must be an absolute path")
+		return nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		m.add("", "tls_ca_file", err.Error())
+		return nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		m.add("", "tls_ca_file", path+" holds no certificate")
+	}
+	return pool
+}
+
+func (m *mistakes) add(table, key, text string) {
+	if key != "" {
+		text = key + ": " + text
+	}
+	m.list = append(m.list, mistake{m.lineOf(table, key), text})
+}
+
+// lineOf finds a key by looking, since the decoder keeps no positions of what
+// it accepts. Keys in inline tables are not found; their mistake names no line.
+func (m *mistakes) lineOf(table, key string) int {
+	current := ""
+	for i, l := range m.lines {
+		l = strings.TrimSpace(l)
+		if strings.HasPrefix(l, "[") {
+			current = strings.ReplaceAll(strings.Trim(strings.SplitN(l, "#", 2)[0], "[] \t"), `"`, "")
+			if key == "" && current == table {
+				return i + 1
+			}
+			continue
+		}
+		name, _, found := strings.Cut(l, "=")
+		if found && current == table && strings.Trim(name, " \t\"") == key {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+func (m *mistakes) err() error {
+	sort.SliceStable(m.list, func(i, j int) bool { return m.list[i].line < m.list[j].line })
+	errs := make([]error, 0, len(m.list))
+	for _, x := range m.list {
+		if x.line == 0 {
+			errs = append(errs, fmt.Errorf("%s: %s", m.path, x.text))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s:%d: %s", m.path, x.line, x.text))
+	}
+	return errors.Join(errs...)
+}

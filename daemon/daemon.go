@@ -1,0 +1,295 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/server"
+	"bloq-agent/store"
+
+	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/rs/zerolog"
+)
+
+// shutdownTimeout bounds how long requests under way are waited for.
+const shutdownTimeout = 5 * time.Second
+
+// Options is what a daemon is started with.
+type Options struct {
+	Listener   net.Listener
+	Version    string
+	StateDir   string
+	ConfigPath string
+	Store      string // for new profiles, over the configuration's; may be ""
+	Log        zerolog.Logger
+	LogLevel   string // over the configuration's; may be ""
+	// Stores are the places that secrets can rest in, by their names.
+	Stores []store.Store
+}
+
+// A Daemon is the running agent.
+type Daemon struct {
+	options  Options
+	log      zerolog.Logger
+	started  time.Time
+	records  *store.Profiles
+	config   atomic.Pointer[configState]
+	hub      hub
+	stopping atomic.Bool
+
+	lastRead []byte // of the configuration file; New's, then Run's alone
+	running  bool   // the same
+
+	mu       sync.Mutex          // guards the map, and nothing that blocks
+	profiles map[string]*profile // by name; a name once known stays
+}
+
+// configState is the configuration in force and what became of the last
+// attempt to replace it.
+type configState struct {
+	Config
+	loaded time.Time
+	err    error // why the file as it is now was not taken; nil if it was
+}
+
+// New reads the configuration and the profiles. A bad configuration is no
+// error here: a service that exits while a client waits takes its socket down,
+// so the daemon runs and answers `configuration`.
+func New(o Options) (*Daemon, error) {
+	records, err := store.OpenProfiles(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}}
+	d.config.Store(&configState{})
+	d.reload()
+	return d, nil
+}
+
+// Run serves until ctx ends, then stops in good order: an exchange under way
+// is waited for and its refresh token kept. Values on reload make it read the
+// configuration again.
+func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
+	d.running = true
+	d.hub.init()
+	d.openAll(ctx)
+	srv := server.New(d.options.Listener, d.routes(), d.refused)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve() }()
+	changed := d.watch(ctx)
+	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
+		Int("profiles", len(d.names())).Msg("started")
+	notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
+	for {
+		select {
+		case <-ctx.Done():
+			return d.shutdown(srv, served)
+		case err := <-served:
+			d.haltAll()
+			return fmt.Errorf("serving: %w", err)
+		case <-reload:
+			d.reload()
+		case <-changed:
+			d.reloadChanged()
+		}
+	}
+}
+
+func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
+	d.log.Info().Msg("stopping")
+	notify(sddaemon.SdNotifyStopping)
+	d.stopping.Store(true)
+	d.hub.close()
+	halted := make(chan struct{})
+	go func() {
+		defer close(halted)
+		d.haltAll()
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		_ = srv.Close() // what is left is a peer that does not read
+	}
+	<-halted
+	return <-served
+}
+
+// openAll asks the store for every profile at the same time, so that a frozen
+// keyring costs its time-out once.
+func (d *Daemon) openAll(ctx context.Context) {
+	if d.config.Load().loaded.IsZero() {
+		return // the file may name other URLs; nothing is sent before it is mended
+	}
+	var wg sync.WaitGroup
+	for _, name := range d.names() {
+		p := d.profile(name)
+		wg.Go(func() {
+			p.change.Lock()
+			defer p.change.Unlock()
+			if s := p.state.Load(); s.problem != nil && !s.failed.IsZero() {
+				d.open(ctx, p, s.facts, 0)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (d *Daemon) haltAll() {
+	var wg sync.WaitGroup
+	for _, name := range d.names() {
+		p := d.profile(name)
+		wg.Go(func() {
+			p.change.Lock()
+			defer p.change.Unlock()
+			p.state.Load().halt()
+		})
+	}
+	wg.Wait()
+}
+
+// profile is the profile called name, made known if it was not.
+func (d *Daemon) profile(name string) *profile {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.profiles[name]
+	if p == nil {
+		p = &profile{name: name}
+		facts, _ := d.records.Lookup(name)
+		facts.Name = name
+		p.state.Store(&state{
+			facts:   facts,
+			problem: &ipc.Problem{Code: ipc.CodeUnavailable, Detail: name + ": its secrets are being read"},
+			failed:  time.Unix(1, 0),
+		})
+		d.profiles[name] = p
+	}
+	return p
+}
+
+// names are the profiles that exist: those with a record or in the
+// configuration.
+func (d *Daemon) names() []string {
+	seen := map[string]bool{}
+	for _, f := range d.records.List() {
+		seen[f.Name] = true
+	}
+	for name := range d.config.Load().Profiles {
+		seen[name] = true
+	}
+	list := make([]string, 0, len(seen))
+	for name := range seen {
+		list = append(list, name)
+	}
+	sort.Strings(list)
+	return list
+}
+
+func (d *Daemon) storeNamed(name string) (store.Store, error) {
+	for _, s := range d.options.Stores {
+		if s.Name() == name {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no store %q", name)
+}
+
+// newStore is the name of the store for a profile that has none.
+func (d *Daemon) newStore() string {
+	for _, name := range []string{d.options.Store, d.config.Load().Store} {
+		if name != "" {
+			return name
+		}
+	}
+	return "keyring"
+}
+
+func (d *Daemon) clientOptions() accounts.Options {
+	return accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: d.config.Load().roots}
+}
+
+func (d *Daemon) refused(p server.Peer) {
+	d.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Msg("refused a peer of another user")
+}
+
+// reload reads the configuration. A file that is wrong keeps what was in
+// force.
+func (d *Daemon) reload() {
+	c, data, err := LoadConfig(d.options.ConfigPath)
+	d.lastRead = data
+	old := d.config.Load()
+	if err != nil {
+		d.config.Store(&configState{Config: old.Config, loaded: old.loaded, err: err})
+		d.log.Error().Err(err).Msg("configuration not taken; keeping the one before")
+		return
+	}
+	d.config.Store(&configState{Config: c, loaded: time.Now()})
+	d.applyLevel()
+	if !d.running {
+		return
+	}
+	d.log.Info().Str("path", d.options.ConfigPath).Msg("configuration reloaded")
+	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "reloaded"})
+	// Beside the loop, because they wait for exchanges under way and the store.
+	if old.loaded.IsZero() {
+		go d.openAll(context.Background())
+		return
+	}
+	go d.reopen(old.TLSCAFile != c.TLSCAFile)
+}
+
+// reopen restarts the profiles whose URLs or trust have changed.
+func (d *Daemon) reopen(trust bool) {
+	for _, name := range d.names() {
+		p := d.profile(name)
+		p.change.Lock()
+		s := p.state.Load()
+		if trust || s.endpoints != d.config.Load().endpoints(s.facts) {
+			s.halt()
+			d.open(context.Background(), p, s.facts, s.generation())
+		}
+		p.change.Unlock()
+	}
+}
+
+func (d *Daemon) applyLevel() {
+	level := d.options.LogLevel
+	if level == "" {
+		level = d.config.Load().LogLevel
+	}
+	if l, err := zerolog.ParseLevel(level); err == nil && level != "" {
+		zerolog.SetGlobalLevel(l)
+		return
+	}
+	zerolog.SetGlobalLevel(zerolog.InfoLevel)
+}
+
+// endpoints are the URLs of a profile: what its login recorded, overridden by
+// the file.
+func (c Config) endpoints(facts store.Profile) accounts.Endpoints {
+	e := accounts.Endpoints{Login: facts.LoginURL, Token: facts.TokenURL, Keys: facts.KeysURL, Nodes: facts.NodesURL}
+	pc, ok := c.Profiles[facts.Name]
+	if !ok {
+		return e
+	}
+	if preset, err := accounts.Environment(pc.Environment); pc.Environment != "" && err == nil {
+		e = e.Override(preset)
+	}
+	if pc.AccountsURL != "" {
+		e = e.Override(accounts.FromAccountsURL(pc.AccountsURL))
+	}
+	return e.Override(pc.Endpoints)
+}
+
+// notify tells systemd, if it listens. A daemon that nobody supervises has
+// nobody to tell, and that is no error.
+func notify(state string) {
+	_, _ = sddaemon.SdNotify(false, state)
+}

@@ -1,0 +1,25 @@
+// Package daemon composes the agent: configuration, profiles, the store, a
+// refresher for each login, and the routes of the socket.
+//
+// It promises that a bad configuration, an unreachable endpoint and a store
+// that does not answer each become an answer that says so, not an exit; and
+// that nothing it logs, answers on an error, or shows in its status holds a
+// secret.
+//
+// # Goroutines
+//
+//	goroutine                    started by            ends when
+//	Daemon.Run                   the caller            ctx ends, or the server fails
+//	server.Server.Serve          Run                   Run shuts the server down
+//	one per connection           net/http              the peer or the server closes
+//	refresher.Refresher.Run      profile.start         the profile is stopped or replaced
+//	an attempt                   Refresher.Run         its exchange and save are over (20 s + 10 s)
+//	watcher.run                  Run                   ctx ends
+//	a keyring call               store.Keyring         the Secret Service answers
+//
+// # State
+//
+// Each piece has one owner: a refresher's loop owns the tokens' schedule, a
+// login owns its secrets, a profile's change lock covers what replaces them,
+// and Daemon.mu guards the map of profiles and nothing that blocks.
+package daemon

@@ -1,0 +1,30 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+)
+
+// NewLogger writes to f as format says: json, console, or auto, which is
+// console on a terminal and json elsewhere.
+func NewLogger(f *os.File, format string) (zerolog.Logger, error) {
+	// Times of a second are enough for people and too coarse for tests.
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	switch format {
+	case "auto", "":
+		if !term.IsTerminal(int(f.Fd())) {
+			return zerolog.New(f).With().Timestamp().Logger(), nil
+		}
+	case "json":
+		return zerolog.New(f).With().Timestamp().Logger(), nil
+	case "console":
+	default:
+		return zerolog.Nop(), fmt.Errorf("log format %q: auto, json or console", format)
+	}
+	colour := term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+	return zerolog.New(zerolog.ConsoleWriter{Out: f, TimeFormat: time.TimeOnly, NoColor: !colour}).With().Timestamp().Logger(), nil
+}

@@ -1,0 +1,141 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/refresher"
+	"bloq-agent/store"
+)
+
+// A login is the secrets of one profile while a refresher runs on them, and
+// the only place that sends them anywhere.
+type login struct {
+	client *accounts.Client
+	store  store.Store
+	id     string
+
+	mu   sync.Mutex // guards item
+	item store.Item
+}
+
+// exchange is refresher.Config.Exchange: it spends the refresh token once.
+func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
+	l.mu.Lock()
+	token := l.item.RefreshToken.Clone()
+	l.mu.Unlock()
+	defer token.Wipe()
+	g, err := l.client.Refresh(ctx, token.Reveal())
+	if err != nil {
+		return refresher.Grant{}, failure(err)
+	}
+	return grantOf(g), nil
+}
+
+// save is refresher.Config.Save. The new token takes the old one's place in
+// memory first: even if the store fails, the old one is never spent again.
+func (l *login) save(ctx context.Context, refreshToken []byte) error {
+	token := store.NewSecret(append([]byte(nil), refreshToken...))
+	l.mu.Lock()
+	if !l.item.RefreshToken.Equal(token) {
+		l.item.RefreshToken.Wipe()
+		l.item.RefreshToken = token
+	}
+	item := l.item.Clone()
+	l.mu.Unlock()
+	defer item.Wipe()
+	return l.store.Save(ctx, l.id, item)
+}
+
+// accountToken is the Account Access Token of the last login while it lasts.
+func (l *login) accountToken(now time.Time) (store.Secret, time.Time, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.item.AccountToken.IsZero() || !now.Before(l.item.AccountExpiry) {
+		return store.Secret{}, time.Time{}, false
+	}
+	return l.item.AccountToken.Clone(), l.item.AccountExpiry, true
+}
+
+// copyItem is for those who replace the login.
+func (l *login) copyItem() store.Item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.item.Clone()
+}
+
+func (l *login) wipe() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.item.Wipe()
+}
+
+func grantOf(g accounts.Grant) refresher.Grant {
+	return refresher.Grant{
+		AccessToken: g.AccessToken, RefreshToken: g.RefreshToken,
+		IssuedAt: g.IssuedAt, Expiry: g.Expiry,
+	}
+}
+
+// grantAt is a grant whose access token was issued a moment ago to somebody
+// else of ours (login). Its lifetime is the token's own; it starts now, so a
+// wrong wall clock changes nothing.
+func grantAt(accessToken []byte, now time.Time) *refresher.Grant {
+	lifetime := accounts.Lifetime(accessToken, now, accounts.AccessLifetime)
+	return &refresher.Grant{AccessToken: accessToken, IssuedAt: now, Expiry: now.Add(lifetime)}
+}
+
+// failure translates the endpoint's classes into the refresher's. The two
+// packages do not know each other.
+func failure(err error) error {
+	f := &refresher.Failure{Class: refresher.Transient, Err: err}
+	var e *accounts.Error
+	if !errors.As(err, &e) {
+		return f
+	}
+	f.RetryAfter = e.RetryAfter
+	switch e.Class {
+	case accounts.Refused:
+		f.Class = refresher.Refused
+	case accounts.InvalidGrant:
+		f.Class = refresher.NeedsLogin
+	case accounts.Configuration:
+		f.Class = refresher.Configuration
+	case accounts.Malformed:
+		f.Class = refresher.Malformed
+	case accounts.Unknown:
+		f.Class = refresher.Unknown
+	}
+	return f
+}
+
+// load reads a profile's item and sees that it may be sent to tokenURL.
+func load(ctx context.Context, s store.Store, id, tokenURL string) (store.Item, error) {
+	item, err := s.Load(ctx, id)
+	if err != nil {
+		return store.Item{}, err
+	}
+	origin, err := accounts.Origin(tokenURL)
+	if err != nil {
+		return store.Item{}, err
+	}
+	if item.Origin != origin {
+		was := item.Origin
+		item.Wipe()
+		return store.Item{}, &originError{was, origin}
+	}
+	return item, nil
+}
+
+// An originError says that the configuration names another origin than the one
+// that the secrets belong to. An edited file must not send a year-long token
+// elsewhere.
+type originError struct{ secrets, configured string }
+
+func (e *originError) Error() string {
+	return fmt.Sprintf("the login belongs to %s, but the configuration names %s", e.secrets, e.configured)
+}

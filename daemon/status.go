@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/server"
+	"bloq-agent/refresher"
+)
+
+func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
+	config := d.config.Load()
+	s := ipc.Status{
+		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(),
+		Config:   ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
+		Profiles: []ipc.ProfileStatus{},
+	}
+	if config.err != nil {
+		s.Config.Error = config.err.Error()
+	}
+	for _, name := range d.names() {
+		s.Profiles = append(s.Profiles, d.profileStatus(d.profile(name)))
+	}
+	server.JSON(w, http.StatusOK, s)
+}
+
+// profileStatus describes p. It never asks the store or the endpoint.
+func (d *Daemon) profileStatus(p *profile) ipc.ProfileStatus {
+	return p.state.Load().describe(p.name, time.Now())
+}
+
+func (s *state) describe(name string, now time.Time) ipc.ProfileStatus {
+	f := s.facts
+	out := ipc.ProfileStatus{
+		Profile: name, Environment: f.Environment, Store: f.Store, ClientID: f.ClientID,
+		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
+		RefreshExpiry: f.RefreshExpiry.UTC(), PendingClientID: f.PendingClientID,
+	}
+	if s.problem != nil {
+		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
+		return out
+	}
+	describeToken(&out, s.refresher.Snapshot(), now)
+	if _, expiry, ok := s.login.accountToken(now); ok {
+		out.AccountExpiry = expiry.UTC()
+	}
+	if out.State == ipc.StateNeedsLogin || out.State == ipc.StateConfiguration {
+		out.Hint = "bloq-agent login --profile " + name
+	}
+	return out
+}
+
+func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot, now time.Time) {
+	out.Generation, out.Exchanges, out.Failures = t.Generation, t.Exchanges, t.Failures
+	out.NextRefresh = t.NextAttempt.UTC()
+	out.ErrorClass = t.Class.String()
+	if t.Err != nil {
+		out.LastError = t.Err.Error()
+	}
+	if t.SaveErr != nil {
+		out.Unsaved = true
+		out.LastError = "refresh token is not saved: " + t.SaveErr.Error()
+	}
+	valid := t.Valid(now)
+	if valid {
+		out.IssuedAt, out.ExpiresAt = t.IssuedAt.UTC(), t.Expiry.UTC()
+	}
+	switch {
+	case t.Class == refresher.NeedsLogin:
+		out.State = ipc.StateNeedsLogin
+	case t.Class == refresher.Configuration:
+		out.State = ipc.StateConfiguration
+	case !valid:
+		out.State = ipc.StateUnavailable
+	case t.Class != refresher.None:
+		out.State = ipc.StateStale
+	default:
+		out.State = ipc.StateFresh
+	}
+}
+
+func stateOf(c ipc.Code) string {
+	switch c {
+	case ipc.CodeNeedsLogin:
+		return ipc.StateNeedsLogin
+	case ipc.CodeLocked:
+		return ipc.StateLocked
+	case ipc.CodeConfiguration:
+		return ipc.StateConfiguration
+	}
+	return ipc.StateUnavailable
+}
+
+// statusLine is the line that `systemctl --user status` shows.
+func (d *Daemon) statusLine() string {
+	names := d.names()
+	if len(names) == 0 {
+		return "STATUS=no profile yet; bloq-agent login"
+	}
+	parts := make([]string, 0, len(names))
+	for _, name := range names {
+		s := d.profileStatus(d.profile(name))
+		part := fmt.Sprintf("%s: %s", name, s.State)
+		if !s.NextRefresh.IsZero() {
+			part += ", next refresh " + s.NextRefresh.Local().Format(time.TimeOnly)
+		}
+		parts = append(parts, part)
+	}
+	return "STATUS=" + strings.Join(parts, "; ")
+}
+
+// observe tells people and watchers what a refresher has published.
+func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snapshot) {
+	now := time.Now()
+	e := d.log.Info()
+	name := "refreshed"
+	switch {
+	case current.Class == refresher.NeedsLogin || current.Class == refresher.Configuration:
+		name, e = current.Class.String(), d.log.Error()
+	case current.Class != refresher.None:
+		name, e = "refresh failed", d.log.Warn()
+	case previous != nil && previous.Class != refresher.None:
+		name = "recovered"
+	}
+	e = e.Str("profile", p.name).Uint64("gen", current.Generation)
+	if current.Err != nil {
+		e = e.Int("attempt", current.Failures).AnErr("err", current.Err)
+	}
+	if current.SaveErr != nil {
+		e = e.AnErr("save_err", current.SaveErr)
+	}
+	if current.Valid(now) {
+		e = e.Time("expiry", current.Expiry)
+	}
+	if wait := current.NextAttempt.Sub(now); wait > 0 {
+		e = e.Str("retry_in", wait.Round(time.Millisecond).String())
+	}
+	e.Msg(name)
+	status := s.describe(p.name, now)
+	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
+	notify(d.statusLine())
+}

@@ -1,0 +1,100 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// quietTime is how long the file must rest before it is read: editors write in
+// several steps.
+const quietTime = 200 * time.Millisecond
+
+// A watcher tells when the configuration file may have changed. It watches the
+// nearest directory that exists, since fsnotify can neither watch what is not
+// there nor keep watching a file that an editor replaces.
+type watcher struct {
+	notify *fsnotify.Watcher
+	path   string
+	at     string // the directory that is watched; "" if none could be
+}
+
+// watch sends on the channel it returns, until ctx ends. Without inotify there
+// is still SIGHUP, so the error is logged and no more.
+func (d *Daemon) watch(ctx context.Context) <-chan struct{} {
+	changed := make(chan struct{})
+	n, err := fsnotify.NewWatcher()
+	if err != nil {
+		d.log.Warn().Err(err).Msg("configuration is not watched; send SIGHUP after a change")
+		return changed
+	}
+	w := &watcher{notify: n, path: d.options.ConfigPath}
+	w.move()
+	go w.run(ctx, changed)
+	return changed
+}
+
+func (w *watcher) run(ctx context.Context, changed chan<- struct{}) {
+	defer func() { _ = w.notify.Close() }()
+	quiet := time.NewTimer(quietTime)
+	quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, ok := <-w.notify.Events:
+			if !ok {
+				return
+			}
+			quiet.Reset(quietTime)
+		case _, ok := <-w.notify.Errors:
+			if !ok {
+				return
+			}
+			quiet.Reset(quietTime) // events may have been lost: look for ourselves
+		case <-quiet.C:
+			w.move()
+			select {
+			case changed <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// move watches the nearest directory of the file that exists now.
+func (w *watcher) move() {
+	dir := filepath.Dir(w.path)
+	for dir != w.at && w.notify.Add(dir) != nil {
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return
+		}
+		dir = parent
+	}
+	if dir == w.at {
+		return
+	}
+	if w.at != "" {
+		_ = w.notify.Remove(w.at) // it may be gone, and its watch with it
+	}
+	w.at = dir
+}
+
+// reloadChanged is reload for a hint of the file system, which also comes when
+// nothing of ours has changed, or half of it.
+func (d *Daemon) reloadChanged() {
+	data, err := os.ReadFile(d.options.ConfigPath)
+	if err == nil && len(data) == 0 {
+		return // truncated, and about to be written
+	}
+	if bytes.Equal(data, d.lastRead) && (err == nil || os.IsNotExist(err)) {
+		return // some other file of the directory
+	}
+	d.reload()
+}
