@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/client"
+)
+
+const usage = `usage: bloq-token [flags] [FORM]
+
+Prints the current Bloq access token. FORM is one of:
+  token    the token itself (the default)
+  header   Authorization: Bearer TOKEN
+  bearer   Bearer TOKEN
+  json     token, expiry and more, as JSON
+
+flags, before the form:
+  -p, --profile NAME   which login (default: $BLOQ_PROFILE, else the only one)
+  --min-ttl DURATION   how long the token should live still (default: 5m)
+  --timeout DURATION   how long to wait for an answer (default: 10s)
+  --socket PATH        the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)
+  --account            the Account Access Token, while a login's 12 hours last
+  --version, --help
+
+DURATION is 90s, 5m, 1h30m, or bare seconds.
+exit: 0 printed, 1 unexpected, 2 usage, 3 login needed, 4 no daemon, 5 no valid token now
+
+example: bloq-token header | curl -H @- https://nodes.bloq.cloud/nodes/v1/status
+`
+
+type options struct {
+	profile, socket, dialect string
+	args                     []string
+	query                    string
+	request                  client.Request
+	account, help, version   bool
+}
+
+// parse reads our flags, which come before the dialect; what follows it is
+// the tool's own and goes to the daemon unread.
+func parse(args []string, getenv func(string) string) (options, error) {
+	o := options{profile: getenv("BLOQ_PROFILE"), dialect: "token"}
+	for len(args) > 0 {
+		name, value, given := cutFlag(args[0])
+		if name == "" {
+			break
+		}
+		args = args[1:]
+		switch name {
+		case "--help", "-h":
+			o.help = true
+			return o, nil
+		case "--version":
+			o.version = true
+			return o, nil
+		case "--account":
+			o.account = true
+			if given {
+				return o, errors.New(name + " takes no value")
+			}
+			continue
+		}
+		if !given && o.known(name) {
+			if len(args) == 0 {
+				return o, errors.New(name + " needs a value")
+			}
+			value, args = args[0], args[1:]
+		}
+		if err := o.set(name, value); err != nil {
+			return o, err
+		}
+	}
+	if len(args) > 0 {
+		o.dialect, o.args = args[0], args[1:]
+	}
+	if err := o.check(); err != nil {
+		return o, err
+	}
+	o.finish()
+	return o, nil
+}
+
+// cutFlag splits --flag=value; name is empty for what is no flag.
+func cutFlag(s string) (name, value string, given bool) {
+	if len(s) < 2 || s[0] != '-' {
+		return "", "", false
+	}
+	for i := range len(s) {
+		if s[i] == '=' {
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
+func (*options) known(name string) bool {
+	switch name {
+	case "--profile", "-p", "--socket", "--min-ttl", "--timeout":
+		return true
+	}
+	return false
+}
+
+func (o *options) set(name, value string) error {
+	switch name {
+	case "--profile", "-p":
+		o.profile = value
+	case "--socket":
+		o.socket = value
+	case "--min-ttl":
+		d, err := ipc.ParseDuration(value)
+		if err != nil {
+			return errors.New("--min-ttl " + quote(value) + ": " + err.Error())
+		}
+		o.query += "&min_ttl=" + ipc.FormatDuration(d)
+	case "--timeout":
+		d, err := ipc.ParseDuration(value)
+		if err == nil && (d <= 0 || d > ipc.MaxTimeout) {
+			err = errors.New("must be more than 0 and at most 1h")
+		}
+		if err != nil {
+			return errors.New("--timeout " + quote(value) + ": " + err.Error())
+		}
+		o.request.Timeout = d
+	default:
+		return errors.New("unknown flag " + quote(name))
+	}
+	return nil
+}
+
+func (o *options) check() error {
+	if o.profile != "" && !ipc.ValidProfile(o.profile) {
+		return errors.New("no profile can be called " + quote(o.profile) + " (a-z, 0-9, _ and -, at most 32)")
+	}
+	d, ok := dialects[o.dialect]
+	if !ok {
+		return errors.New("unknown form " + quote(o.dialect))
+	}
+	if len(o.args) > d.maxArgs {
+		return errors.New(o.dialect + " takes no argument " + quote(o.args[d.maxArgs]) + " (flags come before it)")
+	}
+	return nil
+}
+
+// finish composes the request. Nothing in the query needs escaping: a valid
+// profile and a formatted duration hold only letters, digits, '_' and '-'.
+func (o *options) finish() {
+	if o.profile != "" {
+		o.query += "&profile=" + o.profile
+	}
+	if o.account {
+		o.query += "&kind=account"
+	}
+	o.request.Method = "POST"
+	o.request.Target = ipc.RouteDialect + o.dialect
+	if o.query != "" {
+		o.request.Target += "?" + o.query[1:]
+	}
+	o.request.Body = ipc.AppendCall(nil, ipc.Call{Args: o.args})
+}
+
+// quote makes hostile bytes visible: the text goes to a terminal.
+func quote(s string) string {
+	b := []byte{'"'}
+	for i := 0; i < len(s) && i < 64; i++ {
+		if c := s[i]; c < ' ' || c == '"' || c == 0x7f {
+			b = append(b, '?')
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '"'))
+}

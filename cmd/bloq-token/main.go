@@ -1,0 +1,107 @@
+// Bloq-token prints the current Client Access Token in the form that a tool
+// wants. It asks the daemon, prints the answer and exits; it never prompts,
+// opens no browser and starts no daemon.
+//
+// It knows nothing of the forms themselves: they are rendered in the daemon,
+// where they are tested and upgraded once. What it knows of each is in the
+// table of dialects.go.
+package main
+
+import (
+	"errors"
+	"os"
+
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/client"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	o, err := parse(args, os.Getenv)
+	if err != nil {
+		return fail(ipc.ExitUsage, err.Error(), "bloq-token --help")
+	}
+	switch {
+	case o.help:
+		return write(os.Stdout, []byte(usage))
+	case o.version:
+		return write(os.Stdout, []byte("bloq-token "+version+"\n"))
+	}
+	socket, err := client.Locate(o.socket)
+	if err != nil {
+		return fail(ipc.ExitUsage, socket+": "+err.Error(), "")
+	}
+	answer, err := client.Do(socket, o.request)
+	if err != nil {
+		return failDo(err)
+	}
+	return show(answer)
+}
+
+// show writes a dialect's answer: the body is stdout's part, then stderr's.
+func show(a client.Answer) int {
+	exit, stdout := a.Number(ipc.HeaderExit), a.Number(ipc.HeaderStdout)
+	if a.Status != 200 || exit < 0 || exit > 125 || stdout < 0 || stdout > len(a.Body) {
+		return failStatus(a, exit)
+	}
+	if code := write(os.Stdout, a.Body[:stdout]); code != 0 {
+		return code
+	}
+	if code := write(os.Stderr, a.Body[stdout:]); code != 0 {
+		return code
+	}
+	return exit
+}
+
+// failStatus is for what the daemon could not render: overload, a dialect of
+// a newer helper.
+func failStatus(a client.Answer, exit int) int {
+	if exit <= 0 || exit > 125 {
+		exit = ipc.ExitInternal
+	}
+	return fail(exit, "daemon answered with status "+itoa(a.Status), "bloq-agent status")
+}
+
+func failDo(err error) int {
+	var c *client.ConnectError
+	switch {
+	case errors.As(err, &c):
+		return fail(ipc.ExitNoDaemon, err.Error(), client.StartHint())
+	case err == client.ErrForeignServer:
+		return fail(ipc.ExitNoDaemon, err.Error(), "")
+	case err == client.ErrTimeout, err == client.ErrNoAnswer, err == client.ErrCutAnswer:
+		return fail(ipc.ExitUnavailable, err.Error(), "bloq-agent status")
+	}
+	return fail(ipc.ExitInternal, err.Error(), "")
+}
+
+func fail(code int, text, hint string) int {
+	text = "bloq-token: error: " + text + "\n"
+	if hint != "" {
+		text += "bloq-token: hint: " + hint + "\n"
+	}
+	// If stderr cannot be written, the exit code still tells.
+	_, _ = os.Stderr.WriteString(text)
+	return code
+}
+
+func write(f *os.File, b []byte) int {
+	if len(b) == 0 {
+		return ipc.ExitOK
+	}
+	// A token cut by a full disk or a closed pipe must not look like success.
+	if _, err := f.Write(b); err != nil {
+		return fail(ipc.ExitInternal, err.Error(), "")
+	}
+	return ipc.ExitOK
+}
+
+func itoa(n int) string {
+	return string([]byte{byte('0' + n/100%10), byte('0' + n/10%10), byte('0' + n%10)})
+}
