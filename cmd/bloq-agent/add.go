@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bloq-agent/ipc"
+
+	"github.com/spf13/cobra"
+)
+
+func addCommand() *cobra.Command {
+	var t target
+	var clientID string
+	var secretStdin, refreshStdin bool
+	cmd := &cobra.Command{
+		Use:   "add",
+		Short: "take over client keys or a refresh token that you have",
+		Example: `  bloq-agent add --client-id ID --client-secret-stdin < secret
+  bloq-agent add --refresh-token-stdin < token`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case secretStdin == refreshStdin:
+				return fail(ipc.ExitUsage, "bloq-agent add --help", "give one of --client-secret-stdin and --refresh-token-stdin")
+			case secretStdin && clientID == "":
+				return fail(ipc.ExitUsage, "bloq-agent add --help", "--client-secret-stdin needs --client-id")
+			case refreshStdin && (clientID != "" || t.keepSecret):
+				return fail(ipc.ExitUsage, "bloq-agent add --help", "--refresh-token-stdin goes without client keys")
+			}
+			l, a, client, err := t.prepare(cmd)
+			if err != nil {
+				return err
+			}
+			if refreshStdin {
+				return addRefreshToken(l, a)
+			}
+			secret, err := readSecret("client secret")
+			if err != nil {
+				return err
+			}
+			defer clear(secret)
+			grant, err := client.ClientCredentials(cmd.Context(), clientID, secret)
+			if err != nil {
+				return endpointError(err, "")
+			}
+			a.ClientID = clientID
+			if t.keepSecret {
+				a.ClientSecret = ipc.Text(secret)
+			}
+			done, err := handOver(l, a, grant)
+			if err != nil {
+				return err
+			}
+			return added(done)
+		}),
+	}
+	t.flags(cmd)
+	cmd.Flags().StringVar(&clientID, "client-id", "", "client ID of the keys")
+	cmd.Flags().BoolVar(&secretStdin, "client-secret-stdin", false, "read the client secret from stdin")
+	cmd.Flags().BoolVar(&refreshStdin, "refresh-token-stdin", false, "read a refresh token from stdin")
+	return cmd
+}
+
+// addRefreshToken lets the daemon prove the token: proving spends it, and only
+// one process may do that.
+func addRefreshToken(l link, a ipc.Adopt) error {
+	token, err := readSecret("refresh token")
+	if err != nil {
+		return err
+	}
+	defer clear(token)
+	a.RefreshToken = token
+	var done ipc.Adopted
+	if err := l.post(ipc.RouteAdopt, a, &done); err != nil {
+		return err
+	}
+	return added(done)
+}
+
+func added(done ipc.Adopted) error {
+	if done.Warning != "" {
+		complain("warning: %s", done.Warning)
+		return printf("added profile %s\n", done.Profile)
+	}
+	return printf("added profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt))
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/url"
+	"time"
+
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/client"
+
+	"github.com/spf13/cobra"
+)
+
+// patience is how long a command waits for the daemon: an adoption may wait
+// for two exchanges of 20 s and a keyring.
+const patience = 60 * time.Second
+
+// A link is the way to the daemon.
+type link struct{ socket string }
+
+func dial(cmd *cobra.Command) (link, error) {
+	flag, err := cmd.Flags().GetString("socket")
+	if err != nil {
+		return link{}, err
+	}
+	socket, err := client.Locate(flag)
+	if err != nil {
+		return link{}, fail(ipc.ExitUsage, "", "%s: %v", socket, err)
+	}
+	return link{socket}, nil
+}
+
+// post sends body and reads the answer into answer. It is sent only once: an
+// adoption may spend a refresh token.
+func (l link) post(route string, body, answer any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return l.do(client.Request{Method: "POST", Target: route, Body: b, Timeout: patience, Once: true}, answer)
+}
+
+func (l link) get(route string, query url.Values, answer any) error {
+	if len(query) > 0 {
+		route += "?" + query.Encode()
+	}
+	return l.do(client.Request{Target: route}, answer)
+}
+
+func (l link) do(r client.Request, answer any) error {
+	a, err := client.Do(l.socket, r)
+	if err != nil {
+		return unanswered(err)
+	}
+	if a.Status >= 400 {
+		return refused(a)
+	}
+	if err := json.Unmarshal(a.Body, answer); err != nil {
+		return fail(ipc.ExitInternal, "", "the daemon's answer cannot be read: is it of another version?")
+	}
+	return nil
+}
+
+func unanswered(err error) error {
+	var c *client.ConnectError
+	switch {
+	case errors.As(err, &c):
+		return fail(ipc.ExitNoDaemon, client.StartHint(), "%v", err)
+	case errors.Is(err, client.ErrForeignServer):
+		return fail(ipc.ExitNoDaemon, "", "%v", err)
+	case errors.Is(err, client.ErrBadAnswer):
+		return fail(ipc.ExitInternal, "", "%v", err)
+	}
+	return fail(ipc.ExitUnavailable, "bloq-agent status", "%v", err)
+}
+
+func refused(a client.Answer) error {
+	var p ipc.Problem
+	if json.Unmarshal(a.Body, &p) != nil || p.Code == "" {
+		return fail(ipc.ExitInternal, "", "daemon answered with status %d", a.Status)
+	}
+	return fail(p.Code.Exit(), p.Hint, "%s", p.Detail)
+}
+
+// status is the status of one profile. An empty name means the only one.
+func (l link) status(name string) (ipc.ProfileStatus, error) {
+	var s ipc.Status
+	if err := l.get(ipc.RouteStatus, nil, &s); err != nil {
+		return ipc.ProfileStatus{}, err
+	}
+	for _, p := range s.Profiles {
+		if p.Profile == name || name == "" && (len(s.Profiles) == 1 || p.Profile == "default") {
+			return p, nil
+		}
+	}
+	if name == "" {
+		name = "default"
+	}
+	return ipc.ProfileStatus{}, fail(ipc.ExitUsage, "bloq-agent status", "no such profile %q", name)
+}
+
+// accountToken is the Account Access Token of the profile's last login.
+func (l link) accountToken(profile string) ([]byte, error) {
+	var t ipc.TokenAnswer
+	q := url.Values{"kind": {"account"}}
+	if profile != "" {
+		q.Set("profile", profile)
+	}
+	if err := l.get(ipc.RouteToken, q, &t); err != nil {
+		return nil, err
+	}
+	return t.Token, nil
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/daemon"
+	"bloq-agent/ipc"
+
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// target is what login and add have in common: which profile, where.
+type target struct {
+	profile, environment            string
+	accountsURL, nodesURL, loginURL string
+	store                           string
+	keepSecret                      bool
+}
+
+func (t *target) flags(cmd *cobra.Command) {
+	profileFlag(cmd, &t.profile)
+	cmd.Flags().StringVar(&t.environment, "environment", "", "prod, staging or local (default: what the profile has, else prod)")
+	cmd.Flags().StringVar(&t.accountsURL, "accounts-url", "", "Accounts service: sets the URLs of login, tokens and client keys")
+	cmd.Flags().StringVar(&t.nodesURL, "nodes-url", "", "Nodes API (default: the environment's, else the Accounts URL)")
+	cmd.Flags().StringVar(&t.loginURL, "login-url", "", "where the password is sent (default: the environment's)")
+	cmd.Flags().StringVar(&t.store, "store", "", "keyring, or memory, which forgets at exit (default: what the profile has, else the daemon's)")
+	cmd.Flags().BoolVar(&t.keepSecret, "keep-client-secret", false, "store the client secret too")
+}
+
+func profileFlag(cmd *cobra.Command, profile *string) {
+	cmd.Flags().StringVarP(profile, "profile", "p", os.Getenv("BLOQ_PROFILE"), "profile (default: $BLOQ_PROFILE, else the only one, else default)")
+}
+
+// adopt is the request that says where.
+func (t *target) adopt() ipc.Adopt {
+	a := ipc.Adopt{Profile: t.profile, Environment: t.environment, Store: t.store}
+	if t.accountsURL != "" {
+		e := accounts.FromAccountsURL(t.accountsURL)
+		a.LoginURL, a.TokenURL, a.KeysURL, a.NodesURL = e.Login, e.Token, e.Keys, e.Nodes
+	}
+	if t.loginURL != "" {
+		a.LoginURL = t.loginURL
+	}
+	if t.nodesURL != "" {
+		a.NodesURL = t.nodesURL
+	}
+	return a
+}
+
+// prepare asks the daemon whether it could take over a login, before anything
+// is created at the endpoint, and makes a client for the URLs in force.
+func (t *target) prepare(cmd *cobra.Command) (link, ipc.Adopt, *accounts.Client, error) {
+	l, err := dial(cmd)
+	if err != nil {
+		return l, ipc.Adopt{}, nil, err
+	}
+	a := t.adopt()
+	a.Check = true
+	var where ipc.Adopted
+	if err := l.post(ipc.RouteAdopt, a, &where); err != nil {
+		return l, a, nil, err
+	}
+	a.Check, a.Profile, a.Store = false, where.Profile, where.Store
+	client, err := newClient(accounts.Endpoints{Login: where.LoginURL, Token: where.TokenURL, Keys: where.KeysURL, Nodes: where.NodesURL})
+	return l, a, client, err
+}
+
+// newClient trusts what the configuration trusts.
+func newClient(e accounts.Endpoints) (*accounts.Client, error) {
+	config, _, err := daemon.LoadConfig(daemon.ConfigPath(os.Getenv))
+	if err != nil {
+		return nil, fail(ipc.ExitUnavailable, "bloq-agent config check", "%v", err)
+	}
+	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + version, RootCAs: config.Roots()})
+}
+
+func loginCommand() *cobra.Command {
+	var t target
+	var user string
+	var passwordStdin bool
+	cmd := &cobra.Command{
+		Use:   "login",
+		Short: "log in with a user and a password",
+		Long: `Log in with the user ID or e-mail and the password of a Bloq account. The
+password is used once and stored nowhere. It buys client keys, which buy the
+refresh token that the daemon keeps.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, a, client, err := t.prepare(cmd)
+			if err != nil {
+				return err
+			}
+			if user == "" {
+				if user, err = ask("user ID or e-mail: "); err != nil {
+					return err
+				}
+			}
+			var password []byte
+			if passwordStdin {
+				password, err = readSecret("password")
+			} else {
+				password, err = askSecret("password of " + user + ": ")
+			}
+			if err != nil {
+				return err
+			}
+			defer clear(password)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return login(ctx, l, a, client, user, password, t.keepSecret)
+		}),
+	}
+	t.flags(cmd)
+	cmd.Flags().StringVar(&user, "user", "", "user ID or e-mail (default: asks)")
+	cmd.Flags().BoolVar(&passwordStdin, "password-stdin", false, "read the password from stdin")
+	return cmd
+}
+
+func login(ctx context.Context, l link, a ipc.Adopt, client *accounts.Client, user string, password []byte, keepSecret bool) error {
+	account, err := client.Login(ctx, user, password)
+	if err != nil {
+		return endpointError(err, "")
+	}
+	key, err := client.CreateKey(ctx, account.AccessToken)
+	if err != nil {
+		return endpointError(err, "")
+	}
+	// From here on a failure must name the client keys: Bloq keeps them for
+	// ever, and their secret is lost with us.
+	if err := finishLogin(ctx, l, a, client, account, key, keepSecret); err != nil {
+		return leftBehind(err, key.ID, a.Profile)
+	}
+	return nil
+}
+
+func finishLogin(ctx context.Context, l link, a ipc.Adopt, client *accounts.Client, account accounts.Grant, key accounts.Key, keepSecret bool) error {
+	a.ClientID = key.ID
+	note := a
+	note.Note = true
+	var noted ipc.Adopted
+	if err := l.post(ipc.RouteAdopt, note, &noted); err != nil {
+		return err
+	}
+	grant, err := client.ClientCredentials(ctx, key.ID, key.Secret)
+	if err != nil {
+		return endpointError(err, "")
+	}
+	a.AccountToken = ipc.Text(account.AccessToken)
+	if keepSecret {
+		a.ClientSecret = ipc.Text(key.Secret)
+	}
+	done, err := handOver(l, a, grant)
+	if err != nil {
+		return err
+	}
+	dropPending(ctx, client, account, noted.PendingClientID, key.ID)
+	if err := printf("logged in as profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt)); err != nil {
+		return err
+	}
+	if id := done.PreviousClientID; id != "" {
+		complain("client keys %s of the login before still exist", id)
+		complain("hint: bloq-agent keys delete %s --profile %s", id, done.Profile)
+	}
+	return nil
+}
+
+// handOver gives what a login bought to the daemon.
+func handOver(l link, a ipc.Adopt, grant accounts.Grant) (ipc.Adopted, error) {
+	if len(grant.RefreshToken) == 0 {
+		return ipc.Adopted{}, fail(ipc.ExitUnavailable, "", "the token endpoint returned no refresh token")
+	}
+	a.RefreshToken, a.AccessToken = ipc.Text(grant.RefreshToken), ipc.Text(grant.AccessToken)
+	var done ipc.Adopted
+	err := l.post(ipc.RouteAdopt, a, &done)
+	return done, err
+}
+
+// dropPending deletes client keys that a failed login left: nobody knows their
+// secret. If it does not work, they are only litter.
+func dropPending(ctx context.Context, client *accounts.Client, account accounts.Grant, id, ours string) {
+	if id == "" || id == ours {
+		return
+	}
+	if client.DeleteKey(ctx, account.AccessToken, id) == nil {
+		complain("deleted client keys %s, which a failed login had left", id)
+	}
+}
+
+// leftBehind adds to err which client keys were created in vain.
+func leftBehind(err error, id, profile string) error {
+	var f *failure
+	if !errors.As(err, &f) {
+		f = &failure{code: ipc.ExitInternal, text: err.Error()}
+	}
+	return &failure{
+		code: f.code,
+		text: fmt.Sprintf("%s (client keys %s were created and are not in use)", f.text, id),
+		hint: "bloq-agent login --profile " + profile + "  # deletes them, once it works",
+	}
+}
+
+// endpointError gives the exit code of what the Accounts service said.
+func endpointError(err error, hint string) error {
+	var e *accounts.Error
+	if !errors.As(err, &e) {
+		return fail(ipc.ExitUsage, hint, "%v", err)
+	}
+	switch e.Class {
+	case accounts.Refused, accounts.InvalidGrant, accounts.Configuration:
+		return fail(ipc.ExitPerson, hint, "%v", err)
+	}
+	return fail(ipc.ExitUnavailable, hint, "%v", err)
+}
+
+func clockTime(t time.Time) string { return t.Local().Format("15:04:05") }

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/daemon"
+	"bloq-agent/ipc"
+
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func refreshCommand() *cobra.Command {
+	var profile string
+	cmd := &cobra.Command{
+		Use:   "refresh",
+		Short: "replace the access token now",
+		Args:  cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			var s ipc.ProfileStatus
+			if err := l.post(ipc.RouteRefresh, ipc.Named{Profile: profile}, &s); err != nil {
+				return err
+			}
+			return printf("refreshed %s; access token good until %s\n", s.Profile, clockTime(s.ExpiresAt))
+		}),
+	}
+	profileFlag(cmd, &profile)
+	return cmd
+}
+
+func logoutCommand() *cobra.Command {
+	var profile string
+	var deleteKeys bool
+	cmd := &cobra.Command{
+		Use:   "logout",
+		Short: "forget a login",
+		Long: `Forget a login: its secrets leave the store and the daemon. Bloq has no way to
+revoke a refresh token; --delete-keys deletes the client keys that bought it.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			if deleteKeys {
+				if err := deleteOwnKeys(cmd, l, profile); err != nil {
+					return err
+				}
+			}
+			var done ipc.Named
+			if err := l.post(ipc.RouteForget, ipc.Named{Profile: profile}, &done); err != nil {
+				return err
+			}
+			return printf("forgot profile %s\n", done.Profile)
+		}),
+	}
+	profileFlag(cmd, &profile)
+	cmd.Flags().BoolVar(&deleteKeys, "delete-keys", false, "delete the profile's client keys at Bloq first")
+	return cmd
+}
+
+// deleteOwnKeys comes before forgetting: afterwards nobody knows the client ID.
+func deleteOwnKeys(cmd *cobra.Command, l link, profile string) error {
+	s, err := l.status(profile)
+	if err != nil {
+		return err
+	}
+	if s.ClientID == "" {
+		return fail(ipc.ExitUsage, "bloq-agent keys list", "%s: its client keys are not known", s.Profile)
+	}
+	client, token, err := keysClient(l, s)
+	if err != nil {
+		return err
+	}
+	defer clear(token)
+	if err := client.DeleteKey(cmd.Context(), token, s.ClientID); err != nil {
+		return endpointError(err, "")
+	}
+	return printf("deleted client keys %s\n", s.ClientID)
+}
+
+func keysClient(l link, s ipc.ProfileStatus) (*accounts.Client, []byte, error) {
+	token, err := l.accountToken(s.Profile)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := newClient(accounts.Endpoints{Login: s.LoginURL, Token: s.TokenURL, Keys: s.KeysURL, Nodes: s.NodesURL})
+	return client, token, err
+}
+
+func keysCommand() *cobra.Command {
+	var profile string
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "list, create and delete client keys at Bloq",
+		Long: `List, create and delete client keys at Bloq. It takes an account token, which
+lasts 12 hours from a login with a password.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.PersistentFlags().StringVarP(&profile, "profile", "p", os.Getenv("BLOQ_PROFILE"), "profile (default: $BLOQ_PROFILE, else the only one, else default)")
+	with := func(f func(cmd *cobra.Command, c *accounts.Client, token []byte, args []string) error) func(*cobra.Command, []string) error {
+		return runner(func(cmd *cobra.Command, args []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			s, err := l.status(profile)
+			if err != nil {
+				return err
+			}
+			client, token, err := keysClient(l, s)
+			if err != nil {
+				return err
+			}
+			defer clear(token)
+			return f(cmd, client, token, args)
+		})
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "list client IDs", Args: cobra.NoArgs, RunE: with(listKeys)},
+		&cobra.Command{
+			Use: "create", Short: "create client keys and print them: the secret is shown this once",
+			Args: cobra.NoArgs, RunE: with(createKey),
+		},
+		&cobra.Command{Use: "delete ID", Short: "delete client keys", Args: cobra.ExactArgs(1), RunE: with(deleteKey)},
+	)
+	return cmd
+}
+
+func listKeys(cmd *cobra.Command, c *accounts.Client, token []byte, _ []string) error {
+	keys, err := c.ListKeys(cmd.Context(), token)
+	if err != nil {
+		return endpointError(err, "")
+	}
+	for _, k := range keys {
+		created := "-"
+		if !k.CreatedAt.IsZero() {
+			created = k.CreatedAt.UTC().Format(time.RFC3339)
+		}
+		if err := printf("%s  %s\n", k.ID, created); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func createKey(cmd *cobra.Command, c *accounts.Client, token []byte, _ []string) error {
+	k, err := c.CreateKey(cmd.Context(), token)
+	if err != nil {
+		return endpointError(err, "")
+	}
+	return printf("client id:     %s\nclient secret: %s\n", k.ID, k.Secret)
+}
+
+func deleteKey(cmd *cobra.Command, c *accounts.Client, token []byte, args []string) error {
+	if err := c.DeleteKey(cmd.Context(), token, args[0]); err != nil {
+		return endpointError(err, "")
+	}
+	return printf("deleted client keys %s\n", args[0])
+}
+
+func configCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "config", Short: "check the configuration, or say where it is", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.PersistentFlags().StringVar(&path, "config", daemon.ConfigPath(os.Getenv), "configuration file")
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "check", Short: "say every mistake in the configuration", Args: cobra.NoArgs,
+			RunE: runner(func(_ *cobra.Command, _ []string) error {
+				if _, _, err := daemon.LoadConfig(path); err != nil {
+					return fail(ipc.ExitUnavailable, "", "%v", err)
+				}
+				return printf("%s: ok\n", path)
+			}),
+		},
+		&cobra.Command{
+			Use: "path", Short: "say where the configuration is", Args: cobra.NoArgs,
+			RunE: runner(func(_ *cobra.Command, _ []string) error { return printf("%s\n", path) }),
+		},
+	)
+	return cmd
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"bloq-agent/daemon"
+	"bloq-agent/ipc"
+	"bloq-agent/ipc/client"
+	"bloq-agent/ipc/server"
+	"bloq-agent/store"
+
+	"github.com/spf13/cobra"
+)
+
+func serveCommand() *cobra.Command {
+	var config, storeName, level, format string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "run the daemon",
+		Args:  cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			if !oneOf(storeName, "", "keyring", "memory") {
+				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--store %q: keyring or memory", storeName)
+			}
+			if !oneOf(level, "", "debug", "info", "warn", "error") {
+				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-level %q: debug, info, warn or error", level)
+			}
+			log, err := daemon.NewLogger(os.Stderr, format)
+			if err != nil {
+				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--%v", err)
+			}
+			listener, err := listen(cmd)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = listener.Close() }()
+			if config == "" {
+				config = daemon.ConfigPath(os.Getenv)
+			}
+			d, err := daemon.New(daemon.Options{
+				Listener: listener, Version: version, ConfigPath: config, StateDir: daemon.StateDir(os.Getenv),
+				Store: storeName, Log: log, LogLevel: level,
+				Stores: []store.Store{store.NewKeyring(), store.NewMemory()},
+			})
+			if err != nil {
+				return err
+			}
+			return serve(d)
+		}),
+	}
+	cmd.Flags().StringVar(&config, "config", "", "configuration file (default: $XDG_CONFIG_HOME/bloq-agent/config.toml)")
+	cmd.Flags().StringVar(&storeName, "store", "", "where new logins rest: keyring, or memory, which forgets them at exit")
+	cmd.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error (default: the configuration's, else info)")
+	cmd.Flags().StringVar(&format, "log-format", "auto", "auto, json or console")
+	return cmd
+}
+
+// serve runs d until SIGTERM or SIGINT; SIGHUP reloads.
+func serve(d *daemon.Daemon) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	return d.Run(ctx, reload)
+}
+
+func listen(cmd *cobra.Command) (net.Listener, error) {
+	// Whatever the daemon makes is nobody else's.
+	syscall.Umask(0o077)
+	l, err := server.Activated()
+	if l != nil || err != nil {
+		return l, err
+	}
+	flag, err := cmd.Flags().GetString("socket")
+	if err != nil {
+		return nil, err
+	}
+	path, err := client.Locate(flag)
+	if err == nil {
+		l, err = server.Listen(path)
+	}
+	var dir *server.DirError
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, ipc.ErrPathTooLong):
+		return nil, fail(ipc.ExitUsage, "bloq-agent serve --socket /tmp/bloq/agent.sock", "%s: %v", path, ipc.ErrPathTooLong)
+	case errors.Is(err, server.ErrInUse):
+		return nil, fail(ipc.ExitInternal, "bloq-agent status", "%v: %s", err, path)
+	case errors.As(err, &dir) && dir.Repairable:
+		return nil, fail(ipc.ExitUsage, "chmod go-w "+dir.Dir, "%v", err)
+	case errors.As(err, &dir):
+		return nil, fail(ipc.ExitUsage, "", "%v", err)
+	}
+	return nil, fail(ipc.ExitInternal, "", "%v", err)
+}
+
+func oneOf(s string, allowed ...string) bool {
+	for _, a := range allowed {
+		if s == a {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"bloq-agent/ipc"
+
+	"github.com/spf13/cobra"
+)
+
+func statusCommand() *cobra.Command {
+	var profile string
+	var asJSON, watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "show every profile: its token, the next refresh, what is wrong",
+		Long: `Show every profile. The exit status is 3 if one of them needs you: a login, or
+a keyring to unlock.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			if watch {
+				return watchEvents(cmd.Context(), l, profile, asJSON)
+			}
+			var s ipc.Status
+			if err := l.get(ipc.RouteStatus, nil, &s); err != nil {
+				return err
+			}
+			if err := only(&s, profile); err != nil {
+				return err
+			}
+			if err := show(s, asJSON); err != nil {
+				return err
+			}
+			return needsPerson(s)
+		}),
+	}
+	cmd.Flags().StringVarP(&profile, "profile", "p", "", "only this profile")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&watch, "watch", false, "print what happens, until interrupted")
+	return cmd
+}
+
+func only(s *ipc.Status, profile string) error {
+	if profile == "" {
+		return nil
+	}
+	for _, p := range s.Profiles {
+		if p.Profile == profile {
+			s.Profiles = []ipc.ProfileStatus{p}
+			return nil
+		}
+	}
+	return fail(ipc.ExitUsage, "bloq-agent status", "no such profile %q", profile)
+}
+
+func show(s ipc.Status, asJSON bool) error {
+	if asJSON {
+		b, err := json.MarshalIndent(s, "", "  ")
+		if err != nil {
+			return err
+		}
+		return printf("%s\n", b)
+	}
+	if err := printf("bloq-agent %s, process %d, running for %s\n", s.Version, s.PID, span(time.Since(s.StartedAt))); err != nil {
+		return err
+	}
+	if s.Config.Error != "" {
+		for _, line := range strings.Split(s.Config.Error, "\n") {
+			complain("error: configuration not taken: %s", line)
+		}
+		complain("hint: bloq-agent config check")
+	}
+	if len(s.Profiles) == 0 {
+		return printf("no profile yet; bloq-agent login\n")
+	}
+	return table(s.Profiles)
+}
+
+func table(profiles []ipc.ProfileStatus) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "PROFILE\tSTATE\tTOKEN GOOD FOR\tNEXT REFRESH\tLOGIN ENDS\tSTORE\tENDPOINT")
+	for _, p := range profiles {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			p.Profile, p.State, until(p.ExpiresAt), in(p.NextRefresh), date(p.RefreshExpiry), dash(p.Store), dash(host(p.TokenURL)))
+	}
+	// Flush reports what the lines before met.
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, p := range profiles {
+		if p.LastError == "" {
+			continue
+		}
+		if err := printf("%s: %s\n", p.Profile, strings.TrimPrefix(p.LastError, p.Profile+": ")); err != nil {
+			return err
+		}
+		if p.Hint != "" {
+			complain("hint: %s", p.Hint)
+		}
+	}
+	return nil
+}
+
+// needsPerson makes the exit code 3, without another word: the table says it.
+func needsPerson(s ipc.Status) error {
+	for _, p := range s.Profiles {
+		if p.State == ipc.StateNeedsLogin || p.State == ipc.StateLocked {
+			return fail(ipc.ExitPerson, "", "%s: %s", p.Profile, p.State)
+		}
+	}
+	return nil
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return span(time.Until(t))
+}
+
+func in(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	if d := time.Until(t); d > 0 {
+		return "in " + span(d)
+	}
+	return "now"
+}
+
+func date(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateOnly)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// span is a duration as people say it: two units at most.
+func span(d time.Duration) string {
+	d = max(0, d).Round(time.Second)
+	switch {
+	case d < time.Minute:
+		return d.String()
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}
+
+func host(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	return u.Scheme + "://" + u.Host
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+
+	"bloq-agent/ipc"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// The rules of what people see: stdout carries what was asked for; everything
+// else goes to stderr, lower case, without a full stop, one `error:` and at
+// most one `hint:` with the command to type. Questions go to stderr too.
+
+// A failure ends the command with an exit code of design: see package ipc.
+type failure struct {
+	code int
+	text string
+	hint string
+}
+
+func (f *failure) Error() string { return f.text }
+
+func fail(code int, hint, format string, args ...any) error {
+	return &failure{code: code, text: fmt.Sprintf(format, args...), hint: hint}
+}
+
+// runner marks what a command itself returns as no mistake of usage; those
+// come from the flag parser.
+func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := f(cmd, args)
+		var known *failure
+		if err == nil || errors.As(err, &known) {
+			return err
+		}
+		return &failure{code: ipc.ExitInternal, text: err.Error()}
+	}
+}
+
+func report(err error, root *cobra.Command) int {
+	var f *failure
+	if !errors.As(err, &f) {
+		f = &failure{code: ipc.ExitUsage, text: firstLine(err.Error()), hint: root.Name() + " --help"}
+	}
+	for _, line := range strings.Split(f.text, "\n") {
+		complain("error: %s", line)
+	}
+	if f.hint != "" {
+		complain("hint: %s", f.hint)
+	}
+	return f.code
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+// complain writes to stderr; if that fails the exit code still tells.
+func complain(format string, args ...any) {
+	_, _ = fmt.Fprintf(os.Stderr, "bloq-agent: "+format+"\n", args...)
+}
+
+// printf writes to stdout; a full disk or a closed pipe is an error.
+func printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(os.Stdout, format, args...)
+	return err
+}
+
+// ask reads a line from the terminal.
+func ask(question string) (string, error) {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return "", fail(ipc.ExitUsage, "bloq-agent login --user YOU@EXAMPLE --password-stdin", "no terminal to ask on")
+	}
+	_, _ = fmt.Fprint(os.Stderr, question)
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("reading the answer: %w", err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// askSecret reads a line from the terminal without echo.
+func askSecret(question string) ([]byte, error) {
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, fail(ipc.ExitUsage, "bloq-agent login --user YOU@EXAMPLE --password-stdin", "no terminal to ask for the password on")
+	}
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	// A Ctrl-C at the question must not leave the terminal without echo.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	defer signal.Stop(interrupted)
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() { // ends with the answer, or the process
+		select {
+		case <-interrupted:
+			_ = term.Restore(fd, before)
+			_, _ = fmt.Fprintln(os.Stderr)
+			os.Exit(130)
+		case <-answered:
+		}
+	}()
+	_, _ = fmt.Fprint(os.Stderr, question)
+	secret, err := term.ReadPassword(fd)
+	_, _ = fmt.Fprintln(os.Stderr)
+	return secret, err
+}
+
+// maxSecret bounds what is read from stdin; a JWT with many claims is 10 KiB.
+const maxSecret = 64 << 10
+
+// readSecret takes a secret from stdin, without the newline that echo and
+// editors end it with.
+func readSecret(what string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(os.Stdin, maxSecret+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the %s: %w", what, err)
+	}
+	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	switch {
+	case len(b) == 0:
+		return nil, fail(ipc.ExitUsage, "", "stdin holds no %s", what)
+	case len(b) > maxSecret:
+		return nil, fail(ipc.ExitUsage, "", "the %s on stdin is longer than 64 KiB", what)
+	case bytes.ContainsAny(b, "\r\n\x00"):
+		return nil, fail(ipc.ExitUsage, "", "the %s on stdin is more than one line", what)
+	}
+	return b, nil
+}
