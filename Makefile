@@ -1,0 +1,41 @@
+# Two commands to begin with: `make demo` shows everything working on this
+# machine, `make test` proves it. Both need Go and nothing else.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN     ?= bin
+GOFLAGS_SHIP = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+PROGRAMS = bloq-agent bloq-token bloq-sandbox
+
+# The race detector needs cgo, and cgo a C compiler.
+RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
+
+.PHONY: build demo test lint fuzz clean
+
+build:
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 go build $(GOFLAGS_SHIP) -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+demo: build
+	@$(BIN)/bloq-sandbox demo
+
+test:
+	@echo "race detector: $(if $(RACE),on,off (it needs cgo and a C compiler: apt-get install -y gcc))"
+	go test $(RACE) -timeout 10m ./...
+
+# Tools are pinned in a module of their own, so that ours stays small.
+lint:
+	go vet ./...
+	@test -z "$$(go tool -modfile=tools/go.mod gofumpt -l .)" || { go tool -modfile=tools/go.mod gofumpt -d .; exit 1; }
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+FUZZTIME ?= 20s
+fuzz:
+	@go list -f '{{.Dir}}' ./... | while read -r dir; do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
+			echo "$$dir $$target"; \
+			( cd $$dir && go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) . ) || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,63 @@
+// Bloq-sandbox is a local Bloq: the Accounts API and a status route of the
+// Nodes API, for trying things out without an account.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+const usage = `usage: bloq-sandbox COMMAND [flags]
+
+  serve   run the sandbox in the foreground; prints its URLs as one JSON line
+  demo    show the agent at work: sandbox, daemon and helper as real processes
+
+bloq-sandbox COMMAND --help lists a command's flags
+`
+
+// A usageError ends the program with 2; any other error with 1.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
+func main() {
+	os.Exit(report(run(os.Args[1:])))
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return printUsage()
+	}
+	switch args[0] {
+	case "serve":
+		return serve(args[1:])
+	case "demo":
+		return demo(args[1:])
+	case "help", "-h", "--help":
+		return printUsage()
+	}
+	return &usageError{fmt.Sprintf("unknown command %q", args[0]), "bloq-sandbox help"}
+}
+
+func printUsage() error {
+	_, err := io.WriteString(os.Stdout, usage)
+	return err
+}
+
+func report(err error) int {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	_, _ = fmt.Fprintf(os.Stderr, "bloq-sandbox: error: %v\n", err)
+	var u *usageError
+	if !errors.As(err, &u) {
+		return 1
+	}
+	if u.hint != "" {
+		_, _ = fmt.Fprintf(os.Stderr, "bloq-sandbox: hint: %s\n", u.hint)
+	}
+	return 2
+}
