@@ -24,8 +24,8 @@ type wireItem struct {
 // collection over a newline in a secret, and others cut at NUL.
 func encodeItem(i Item) ([]byte, error) {
 	plain, err := json.Marshal(wireItem{
-		Origin: i.Origin, RefreshToken: i.RefreshToken.b, ClientSecret: i.ClientSecret.b,
-		AccountToken: i.AccountToken.b, AccountExpiry: i.AccountExpiry,
+		Origin: i.Origin, RefreshToken: i.RefreshToken.Reveal(), ClientSecret: i.ClientSecret.Reveal(),
+		AccountToken: i.AccountToken.Reveal(), AccountExpiry: i.AccountExpiry,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding item: %w", err)
@@ -54,7 +54,7 @@ func decodeItem(b []byte) (Item, error) {
 		return Item{}, fmt.Errorf("%w: its content is broken", ErrDamaged)
 	}
 	return Item{
-		Origin: w.Origin, RefreshToken: Secret{w.RefreshToken}, ClientSecret: Secret{w.ClientSecret},
-		AccountToken: Secret{w.AccountToken}, AccountExpiry: w.AccountExpiry,
+		Origin: w.Origin, RefreshToken: NewSecret(w.RefreshToken), ClientSecret: NewSecret(w.ClientSecret),
+		AccountToken: NewSecret(w.AccountToken), AccountExpiry: w.AccountExpiry,
 	}, nil
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -14,35 +15,47 @@ const redacted = "[redacted]"
 // of fmt, encoding/json, slog, zerolog. Only Reveal shows them, and a search
 // for that word finds each place that does.
 //
-// The zero value is an empty Secret.
-type Secret struct{ b []byte }
+// The zero value is an empty Secret. Copies share their bytes.
+type Secret struct {
+	// A pointer, because %p and every wrong verb make fmt print a value's fields
+	// without asking it; of a pointer they print the address.
+	b *[]byte
+}
 
 // NewSecret takes b over: the caller must neither use nor change it after.
-func NewSecret(b []byte) Secret { return Secret{b} }
+func NewSecret(b []byte) Secret {
+	if b == nil {
+		return Secret{}
+	}
+	return Secret{&b}
+}
 
 // Reveal is the bytes themselves. They must not be modified, nor kept longer
 // than the Secret.
-func (s Secret) Reveal() []byte { return s.b }
-
-// Clone is a copy with bytes of its own.
-func (s Secret) Clone() Secret {
+func (s Secret) Reveal() []byte {
 	if s.b == nil {
-		return Secret{}
+		return nil
 	}
-	return Secret{append([]byte{}, s.b...)}
+	return *s.b
 }
 
+// Clone is a copy with bytes of its own.
+func (s Secret) Clone() Secret { return NewSecret(bytes.Clone(s.Reveal())) }
+
 // Wipe overwrites the bytes, for every copy of s that is no Clone.
-func (s *Secret) Wipe() {
-	clear(s.b)
-	s.b = nil
+func (s Secret) Wipe() {
+	if s.b == nil {
+		return
+	}
+	clear(*s.b)
+	*s.b = nil
 }
 
 // IsZero reports whether there is nothing to keep secret.
-func (s Secret) IsZero() bool { return len(s.b) == 0 }
+func (s Secret) IsZero() bool { return len(s.Reveal()) == 0 }
 
 // Equal compares in constant time.
-func (s Secret) Equal(o Secret) bool { return subtle.ConstantTimeCompare(s.b, o.b) == 1 }
+func (s Secret) Equal(o Secret) bool { return subtle.ConstantTimeCompare(s.Reveal(), o.Reveal()) == 1 }
 
 // Format covers every verb and flag of fmt.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func profileNamed(name string) Profile {
+	return Profile{
+		Name: name, ID: NewID(), Environment: "prod", LoginURL: "https://a/login", TokenURL: "https://a/token",
+		KeysURL: "https://a/keys", NodesURL: "https://a", Store: "keyring", ClientID: "c", PendingClientID: "d",
+		RefreshExpiry: time.Unix(1_800_000_000, 0).UTC(),
+	}
+}
+
+func TestProfilesSurviveTheProcess(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	p, err := OpenProfiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, a := profileNamed("z"), profileNamed("a")
+	for _, x := range []Profile{z, a, z} {
+		if err := p.Put(x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := OpenProfiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.List(); !reflect.DeepEqual(got, []Profile{a, z}) {
+		t.Errorf("%+v", got)
+	}
+	if got, ok := again.Lookup("z"); !ok || got != z {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	if err := again.Remove("a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := again.Lookup("a"); ok {
+		t.Error("removed, and still there")
+	}
+}
+
+func TestProfilesArePrivateUnderAnyUmask(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	dir := filepath.Join(t.TempDir(), "state")
+	p, err := OpenProfiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Put(profileNamed("a")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, profilesFile): 0o600} {
+		if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: %v, want %v", path, fi.Mode().Perm(), want)
+		}
+	}
+}
+
+func TestBadProfilesAreRefusedAndLeftAlone(t *testing.T) {
+	id := NewID()
+	for _, content := range []string{
+		"", "{", "null", "[]", `{"version":2,"profiles":[]}`, `{"version":1,"profiles":[]} x`,
+		`{"version":1,"profiles":[],"more":1}`,
+		`{"version":1,"profiles":[{"name":"a","id":"` + id + `","colour":"red"}]}`,
+		`{"version":1,"profiles":[{"name":"../a","id":"` + id + `"}]}`,
+		`{"version":1,"profiles":[{"name":"a","id":"short"}]}`,
+		`{"version":1,"profiles":[{"name":"a","id":"` + id + `"},{"name":"a","id":"` + id + `"}]}`,
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, profilesFile)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenProfiles(dir); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v", content, err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != content {
+			t.Errorf("%q was changed to %q (%v)", content, b, err)
+		}
+	}
+}
+
+func TestFilesThatAreNotOursToTrust(t *testing.T) {
+	for name, make := range map[string]func(dir, path string) error{
+		"symlink": func(dir, path string) error {
+			target := filepath.Join(dir, "target")
+			if err := os.WriteFile(target, []byte(`{"version":1,"profiles":[]}`), 0o600); err != nil {
+				return err
+			}
+			return os.Symlink(target, path)
+		},
+		"FIFO":      func(_, path string) error { return syscall.Mkfifo(path, 0o600) },
+		"directory": func(_, path string) error { return os.Mkdir(path, 0o700) },
+		"writable": func(_, path string) error {
+			if err := os.WriteFile(path, []byte(`{"version":1,"profiles":[]}`), 0o600); err != nil {
+				return err
+			}
+			return os.Chmod(path, 0o620)
+		},
+		"open directory": func(dir, _ string) error { return os.Chmod(dir, 0o777) },
+	} {
+		dir := filepath.Join(t.TempDir(), "state")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := make(dir, filepath.Join(dir, profilesFile)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenProfiles(dir); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func TestAFailedPutChangesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	p, err := OpenProfiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Put(profileNamed("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if p.Put(profileNamed("b")) == nil || p.Remove("a") == nil {
+		t.Error("written into a directory that is gone")
+	}
+	if got := p.List(); len(got) != 1 || got[0].Name != "a" {
+		t.Errorf("%+v", got)
+	}
+	if p.Put(Profile{Name: "Bad", ID: NewID()}) == nil || p.Put(Profile{Name: "ok", ID: "x"}) == nil {
+		t.Error("a bad profile was taken")
+	}
+}
+
+func TestLeftoversOfACrashAreRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	left, other := filepath.Join(dir, ".bloq-123.tmp"), filepath.Join(dir, "notes.tmp")
+	for _, path := range []string{left, other} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := OpenProfiles(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("the temporary file is still there")
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error("a file of somebody else was removed")
+	}
+}
+
+func TestProfilesTakeManyWriters(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	p, err := OpenProfiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if err := p.Put(profileNamed(fmt.Sprint("p", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	again, err := OpenProfiles(dir)
+	if err != nil || len(again.List()) != 20 {
+		t.Errorf("%d profiles, %v", len(again.List()), err)
+	}
+}
+
+func FuzzParseProfilesTakesOnlyWhatCanBePutBack(f *testing.F) {
+	f.Add([]byte(`{"version":1,"profiles":[{"name":"a","id":"00112233445566778899aabbccddeeff"}]}`))
+	f.Add([]byte(`{"version":1,"profiles":[]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := parseProfiles(b)
+		if err != nil {
+			return
+		}
+		for _, x := range list {
+			if !validName(x.Name) || checkID(x.ID) != nil {
+				t.Fatalf("took %+v", x)
+			}
+		}
+	})
+}
