@@ -287,9 +287,3 @@ func (c Config) endpoints(facts store.Profile) accounts.Endpoints {
 	}
 	return e.Override(pc.Endpoints)
 }
-
-// notify tells systemd, if it listens. A daemon that nobody supervises has
-// nobody to tell, and that is no error.
-func notify(state string) {
-	_, _ = sddaemon.SdNotify(false, state)
-}

@@ -40,7 +40,17 @@ func profileFlag(cmd *cobra.Command, profile *string) {
 }
 
 // adopt is the request that says where.
-func (t *target) adopt() ipc.Adopt {
+func (t *target) adopt() (ipc.Adopt, error) {
+	for _, f := range []struct{ name, url string }{
+		{"--accounts-url", t.accountsURL}, {"--nodes-url", t.nodesURL}, {"--login-url", t.loginURL},
+	} {
+		if f.url == "" {
+			continue
+		}
+		if err := accounts.CheckURL(f.url); err != nil {
+			return ipc.Adopt{}, fail(ipc.ExitUsage, "", "%s: %v", f.name, err)
+		}
+	}
 	a := ipc.Adopt{Profile: t.profile, Environment: t.environment, Store: t.store}
 	if t.accountsURL != "" {
 		e := accounts.FromAccountsURL(t.accountsURL)
@@ -52,17 +62,20 @@ func (t *target) adopt() ipc.Adopt {
 	if t.nodesURL != "" {
 		a.NodesURL = t.nodesURL
 	}
-	return a
+	return a, nil
 }
 
 // prepare asks the daemon whether it could take over a login, before anything
 // is created at the endpoint, and makes a client for the URLs in force.
 func (t *target) prepare(cmd *cobra.Command) (link, ipc.Adopt, *accounts.Client, error) {
+	a, err := t.adopt()
+	if err != nil {
+		return link{}, a, nil, err
+	}
 	l, err := dial(cmd)
 	if err != nil {
-		return l, ipc.Adopt{}, nil, err
+		return l, a, nil, err
 	}
-	a := t.adopt()
 	a.Check = true
 	var where ipc.Adopted
 	if err := l.post(ipc.RouteAdopt, a, &where); err != nil {
