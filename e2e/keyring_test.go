@@ -1,0 +1,63 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bloq-agent/accounts/sandbox"
+	"bloq-agent/store/storetest"
+)
+
+// With a real Secret Service a login outlives the daemon, and its secrets are
+// in clear nowhere.
+func TestALoginInTheKeyringOutlivesTheDaemon(t *testing.T) {
+	service := storetest.StartSecretService(t)
+	w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+	for _, kv := range service.Env {
+		if strings.HasPrefix(kv, "DBUS_SESSION_BUS_ADDRESS=") {
+			w.env = append(w.env, kv)
+		}
+	}
+	w.start()
+	w.login("--keep-client-secret")
+	first := w.must("", "bloq-token").stdout
+	w.must("", "bloq-agent", "refresh") // rotates: the keyring must hold the new one
+	for range 2 {
+		w.stop()
+		w.start()
+		if again := w.must("", "bloq-token").stdout; again == first || strings.Count(again, ".") != 2 {
+			t.Errorf("after the restart: %q", again)
+		}
+	}
+	if s := w.api.Load().Stats(); s.Issued.Account != 1 || s.Grants["clientCredentials"] != 1 || s.Reuse != 0 {
+		t.Errorf("it took more than the one login: %+v", s)
+	}
+	if account := w.must("", "bloq-token", "--account").stdout; w.nodes(strings.TrimSpace(account)) != 200 {
+		t.Error("the account token did not outlive the daemon")
+	}
+	keyrings, err := filepath.Glob(filepath.Join(service.Dir, "keyrings", "*.keyring"))
+	if err != nil || len(keyrings) == 0 {
+		t.Fatalf("no keyring was written: %v", err)
+	}
+	for _, path := range slices.Concat(keyrings, []string{w.dir + "/state/bloq-agent/profiles.json"}) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for secret, what := range w.secrets.all() {
+			if bytes.Contains(b, []byte(secret)) {
+				t.Errorf("%s holds the %s in clear", path, what)
+			}
+		}
+	}
+	w.must("", "bloq-agent", "logout")
+	w.stop()
+	w.start()
+	if r := w.run("", "bloq-token"); r.code != 3 {
+		t.Errorf("after logout and a restart: %+v", r)
+	}
+}

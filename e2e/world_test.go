@@ -1,0 +1,278 @@
+// Package e2e runs the real programs against each other: sandbox, daemon,
+// commands and helper as processes, with real sockets and real files.
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"bloq-agent/accounts/sandbox"
+	"bloq-agent/ipc"
+)
+
+// bin is where TestMain puts the programs as they ship.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "bloq-bin-")
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		bin = dir
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "../cmd/...")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		return m.Run()
+	}())
+}
+
+// A world is one machine of one user: directories, a sandbox in this process,
+// and what was started in it.
+type world struct {
+	t    *testing.T
+	dir  string
+	env  []string
+	url  string
+	user string
+	pass string
+
+	api     atomic.Pointer[sandbox.Server]
+	config  sandbox.Config
+	secrets *recorder
+	started [][]string // argv of every process
+
+	daemon *exec.Cmd
+	log    lockedBuffer // the daemon's, over restarts
+}
+
+// newWorld makes a world with a sandbox of config. Everything ends with the
+// test.
+func newWorld(t *testing.T, config sandbox.Config) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bloq-e2e-") // t.TempDir can be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, dir: dir, config: config, secrets: &recorder{seen: map[string]string{}}}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	w.config.StateFile = filepath.Join(t.TempDir(), "sandbox.json")
+	w.setSandbox(func(*sandbox.Config) {})
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.secrets.serve(w.api.Load(), rw, r)
+	}))
+	t.Cleanup(func() {
+		w.api.Load().Close()
+		srv.Close()
+	})
+	w.url, w.user, w.pass = srv.URL, w.api.Load().Email(), w.api.Load().Password()
+	w.secrets.add("password", w.pass)
+	w.env = []string{
+		"HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + dir,
+		"XDG_CONFIG_HOME=" + dir + "/config", "XDG_STATE_HOME=" + dir + "/state",
+	}
+	return w
+}
+
+// setSandbox replaces the sandbox by one with other settings and the same
+// users, keys and tokens.
+func (w *world) setSandbox(change func(*sandbox.Config)) {
+	w.t.Helper()
+	change(&w.config)
+	api, err := sandbox.New(w.config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if old := w.api.Swap(api); old != nil {
+		old.Close()
+	}
+}
+
+func (w *world) socket() string { return w.dir + "/bloq-agent/agent.sock" }
+
+func (w *world) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(bin, name), args...)
+	cmd.Env = w.env
+	cmd.Dir = w.dir
+	w.started = append(w.started, cmd.Args)
+	return cmd
+}
+
+// A result is what a program did.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// run runs a program to its end. No program here may take longer than 30 s.
+func (w *world) run(stdin, name string, args ...string) result {
+	w.t.Helper()
+	cmd := w.command(name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	guard := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	defer guard.Stop()
+	err := cmd.Wait()
+	var exited *exec.ExitError
+	if err != nil && !errors.As(err, &exited) {
+		w.t.Fatal(err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// must runs a program that has to succeed.
+func (w *world) must(stdin, name string, args ...string) result {
+	w.t.Helper()
+	r := w.run(stdin, name, args...)
+	if r.code != 0 {
+		w.t.Fatalf("%s %q: exit %d\n%s%s\ndaemon: %s", name, args, r.code, r.stdout, r.stderr, w.log.String())
+	}
+	return r
+}
+
+// start starts the daemon and returns when it says that it is ready.
+func (w *world) start(args ...string) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "notify")
+	_ = os.Remove(path)
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.daemon = w.command("bloq-agent", append([]string{"serve", "--log-level", "debug", "--log-format", "json"}, args...)...)
+	w.daemon.Env = append(w.daemon.Env, "NOTIFY_SOCKET="+path)
+	w.daemon.Stderr = &w.log
+	if err := w.daemon.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	daemon := w.daemon
+	w.t.Cleanup(func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+		_ = ready.Close()
+	})
+	_ = ready.SetReadDeadline(time.Now().Add(20 * time.Second))
+	buf := make([]byte, 4096)
+	for {
+		n, err := ready.Read(buf)
+		if err != nil {
+			w.t.Fatalf("the daemon did not get ready: %v\n%s", err, w.log.String())
+		}
+		if strings.HasPrefix(string(buf[:n]), "READY=1") {
+			break
+		}
+	}
+	_ = ready.SetReadDeadline(time.Time{})
+	go func() { // as systemd would; ends when the test closes the socket
+		for {
+			if _, err := ready.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// stop ends the daemon as systemd would, and wants it to end well.
+func (w *world) stop() {
+	w.t.Helper()
+	if err := w.daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.daemon.Wait(); err != nil {
+		w.t.Fatalf("the daemon ended badly: %v\n%s", err, w.log.String())
+	}
+}
+
+func (w *world) login(args ...string) {
+	w.t.Helper()
+	w.must(w.pass+"\n", "bloq-agent", append([]string{"login", "--accounts-url", w.url, "--user", w.user, "--password-stdin"}, args...)...)
+}
+
+// client speaks HTTP to the daemon, as curl --unix-socket would.
+func (w *world) client() *http.Client {
+	transport := &http.Transport{
+		Dial:              func(_, _ string) (net.Conn, error) { return net.Dial("unix", w.socket()) },
+		DisableKeepAlives: true,
+	}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+}
+
+// events follows the daemon's events until the test ends.
+func (w *world) events() <-chan ipc.Event {
+	w.t.Helper()
+	answer, err := (&http.Client{Transport: w.client().Transport}).Get("http://bloq-agent" + ipc.RouteEvents)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = answer.Body.Close() })
+	events := make(chan ipc.Event, 100)
+	go func() { // ends with the stream
+		defer close(events)
+		buf := newLines(answer.Body)
+		for buf.Scan() {
+			var e ipc.Event
+			if data, ok := strings.CutPrefix(buf.Text(), "data: "); ok && json.Unmarshal([]byte(data), &e) == nil {
+				events <- e
+			}
+		}
+	}()
+	return events
+}
+
+// await is the next event that f wants.
+func (w *world) await(events <-chan ipc.Event, what string, f func(ipc.Event) bool) ipc.Event {
+	w.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				w.t.Fatalf("the events ended before: %s", what)
+			}
+			if f(e) {
+				return e
+			}
+		case <-deadline:
+			w.t.Fatalf("did not happen in 30 s: %s\n%s", what, w.log.String())
+		}
+	}
+}
+
+// A lockedBuffer is written by one goroutine and read by another.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
