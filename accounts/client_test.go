@@ -1,0 +1,343 @@
+package accounts
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// jwtWith is a token as the endpoint mints it; nobody here looks at its
+// signature.
+func jwtWith(t testing.TB, claims jwt.MapClaims) string {
+	t.Helper()
+	s, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("k"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newTestClient(t *testing.T, url string) *Client {
+	t.Helper()
+	c, err := New(FromAccountsURL(url), Options{UserAgent: "test/1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// serve runs an endpoint that answers everything with f, and counts.
+func serve(t *testing.T, f http.HandlerFunc) (*Client, *atomic.Int32) {
+	t.Helper()
+	var n atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.Add(1)
+		f(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	return newTestClient(t, srv.URL), &n
+}
+
+func TestWhatIsSent(t *testing.T) {
+	var method, path, auth, body, contentType string
+	token := jwtWith(t, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()})
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		method, path, auth, body, contentType = r.Method, r.URL.Path, r.Header.Get("Authorization"), string(b), r.Header.Get("Content-Type")
+		if r.Method == http.MethodGet {
+			_, _ = io.WriteString(w, `[{"id":"a","createdAt":"2026-01-02T03:04:05Z"},{"id":"b"}]`)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"accessToken": token, "refreshToken": token, "clientId": "id", "clientSecret": "se"})
+	})
+	ctx := t.Context()
+	for _, tt := range []struct {
+		call func() error
+		want [5]string
+	}{
+		{func() error { _, err := c.Login(ctx, "a@b.example", []byte("p:w")); return err }, [5]string{"POST", "/auth", "Basic YUBiLmV4YW1wbGU6cDp3", "", ""}},
+		{
+			func() error { _, err := c.ClientCredentials(ctx, "id", []byte("se")); return err },
+			[5]string{"POST", "/auth/token", "", `{"clientId":"id","clientSecret":"se","grantType":"clientCredentials"}`, "application/json"},
+		},
+		{
+			func() error { _, err := c.Refresh(ctx, []byte("re")); return err },
+			[5]string{"POST", "/auth/token", "", `{"grantType":"refreshToken","refreshToken":"re"}`, "application/json"},
+		},
+		{func() error {
+			k, err := c.CreateKey(ctx, []byte("ac"))
+			if k.ID != "id" || string(k.Secret) != "se" {
+				t.Errorf("%s %s", k.ID, k.Secret)
+			}
+			return err
+		}, [5]string{"POST", "/users/me/client-keys", "Bearer ac", "", ""}},
+		{func() error {
+			k, err := c.ListKeys(ctx, []byte("ac"))
+			if len(k) != 2 || k[0].ID != "a" || k[0].CreatedAt.Year() != 2026 {
+				t.Errorf("%v", k)
+			}
+			return err
+		}, [5]string{"GET", "/users/me/client-keys", "Bearer ac", "", ""}},
+		{func() error { return c.DeleteKey(ctx, []byte("ac"), "a-1") }, [5]string{"DELETE", "/users/me/client-keys/a-1", "Bearer ac", "", ""}},
+	} {
+		if err := tt.call(); err != nil {
+			t.Error(err)
+		}
+		if got := [5]string{method, path, auth, body, contentType}; got != tt.want {
+			t.Errorf("sent %q, want %q", got, tt.want)
+		}
+	}
+	if c.DeleteKey(ctx, nil, "..") == nil || c.DeleteKey(ctx, nil, "a/b") == nil {
+		t.Error("took what is no client ID")
+	}
+	if _, err := c.Login(ctx, "a:b", nil); err == nil {
+		t.Error("took a user with a colon, which Basic cannot carry")
+	}
+}
+
+func TestClasses(t *testing.T) {
+	good := jwtWith(t, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()})
+	for _, tt := range []struct {
+		status int
+		body   string
+		class  Class
+		code   string
+	}{
+		{400, `{"error":"invalid_grant"}`, InvalidGrant, "invalid_grant"},
+		{401, `{"error":"invalid_grant"}`, InvalidGrant, "invalid_grant"},
+		{403, `{"error":"bad_refresh_token"}`, InvalidGrant, "bad_refresh_token"},
+		{401, `{"error":"invalid_client"}`, Configuration, "invalid_client"},
+		{400, `{"error":"unauthorized_client"}`, Configuration, "unauthorized_client"},
+		{400, `{"error":"unsupported_grant_type"}`, Configuration, "unsupported_grant_type"},
+		{400, `{"error":"invalid_request"}`, Unknown, "invalid_request"},
+		{400, ``, Unknown, ""},
+		{404, `{"code":"NotFound"}`, Unknown, "NotFound"},
+		{401, `jwt expired`, Refused, ""},
+		{401, `{"code":"Unauthorized"}`, Refused, "Unauthorized"},
+		{403, `{"message":"no"}`, Refused, ""},
+		{403, `{"code":"line\nbreak and secret"}`, Refused, ""},
+		{403, `{"code":7}`, Refused, ""},
+		{408, ``, Transient, ""}, {425, ``, Transient, ""}, {429, ``, Transient, ""},
+		{500, ``, Transient, ""}, {501, ``, Transient, ""}, {503, `{"error":"invalid_grant"}`, Transient, "invalid_grant"},
+		{302, ``, Transient, ""}, {304, ``, Transient, ""},
+		{200, `<html>log in to the wifi</html>`, Transient, ""},
+		{200, ``, Transient, ""},
+		{200, `{}`, Malformed, ""},
+		{200, `[]`, Malformed, ""},
+		{200, `null`, Malformed, ""},
+		{200, `{"accessToken":""}`, Malformed, ""},
+		{200, `{"accessToken":null}`, Malformed, ""},
+		{200, `{"accessToken":7}`, Malformed, ""},
+		{200, `{"accessToken":"a b"}`, Malformed, ""},
+		{200, `{"accessToken":"a\nb"}`, Malformed, ""},
+		{200, `{"accessToken":"ä"}`, Malformed, ""},
+		{200, `{"accessToken":"` + strings.Repeat("x", 64<<10+1) + `"}`, Malformed, ""},
+		{200, `{"accessToken":"` + good + `","refreshToken":{}}`, Malformed, ""},
+		{200, strings.Repeat("x", 1<<20+1), Malformed, ""},
+	} {
+		c, n := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(tt.status)
+			_, _ = io.WriteString(w, tt.body)
+		})
+		_, err := c.Refresh(t.Context(), []byte("secret-token"))
+		var e *Error
+		if !errors.As(err, &e) || e.Class != tt.class || e.Code != tt.code {
+			t.Errorf("%d %.60q: %#v, want class %d and code %q", tt.status, tt.body, err, tt.class, tt.code)
+			continue
+		}
+		if text := err.Error(); strings.Contains(text, "\n") || strings.Contains(text, "secret") || strings.Contains(text, "wifi") {
+			t.Errorf("%d %.60q: the error says %q", tt.status, tt.body, text)
+		}
+		if n.Load() != 1 {
+			t.Errorf("%d: %d requests", tt.status, n.Load())
+		}
+	}
+}
+
+func TestSuccessNeedsNoMoreThanAnAccessToken(t *testing.T) {
+	for _, status := range []int{200, 201} {
+		c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"accessToken":"not-even-a-jwt","more":1}`)
+		})
+		before := time.Now()
+		g, err := c.Refresh(t.Context(), []byte("re"))
+		if err != nil || string(g.AccessToken) != "not-even-a-jwt" || g.RefreshToken != nil || !g.RefreshExpiry.IsZero() {
+			t.Errorf("%v, %v", g, err)
+		}
+		if life := g.Expiry.Sub(g.IssuedAt); life != time.Hour || g.IssuedAt.Before(before.Round(0).Add(-time.Second)) {
+			t.Errorf("issued %v, lives %v", g.IssuedAt, life)
+		}
+		if strings.Contains(fmt.Sprintf("%v %+v %#v %s %x", g, g, g, g, g), "jwt") {
+			t.Error("a grant prints its token")
+		}
+	}
+}
+
+// The other origin must not see a byte, whatever the kind of redirect.
+func TestARedirectIsNotFollowed(t *testing.T) {
+	var elsewhere atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		c, n := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, status) })
+		var e *Error
+		if _, err := c.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Class != Transient || e.Status != status {
+			t.Errorf("%d: %v", status, err)
+		}
+		if _, err := c.Login(t.Context(), "u", []byte("p")); err == nil {
+			t.Errorf("%d: logged in", status)
+		}
+		if n.Load() != 2 || elsewhere.Load() != 0 {
+			t.Errorf("%d: %d requests, %d elsewhere", status, n.Load(), elsewhere.Load())
+		}
+	}
+}
+
+// A refresh token is spent by one use, so a broken connection is not tried
+// again from here.
+func TestABrokenConnectionIsNotRepeated(t *testing.T) {
+	c, n := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_ = conn.Close()
+		}
+	})
+	for range 3 {
+		var e *Error
+		if _, err := c.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Class != Transient {
+			t.Errorf("%v", err)
+		}
+	}
+	if n.Load() != 3 {
+		t.Errorf("3 calls made %d requests", n.Load())
+	}
+}
+
+func TestABodyThatBreaksOff(t *testing.T) {
+	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, `{"accessToken":"eyJ`)
+	})
+	var e *Error
+	if _, err := c.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Class != Transient {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAServerThatIsNotTrusted(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = nil
+	srv.StartTLS()
+	defer srv.Close()
+	var e *Error
+	if _, err := newTestClient(t, srv.URL).Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || !e.Untrusted || e.Class != Transient {
+		t.Errorf("self-signed: %v", err)
+	}
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}
+	old.StartTLS()
+	defer old.Close()
+	pool := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	c, err := New(FromAccountsURL(old.URL), Options{RootCAs: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Status != 0 {
+		t.Errorf("TLS 1.1: %v", err)
+	}
+	trusted, err := New(FromAccountsURL(srv.URL), Options{RootCAs: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trusted.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Status != 404 {
+		t.Errorf("with its certificate trusted: %v", err)
+	}
+}
+
+func TestASilentEndpointIsGivenUpAfter20Seconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(FromAccountsURL("http://127.0.0.1:1"), Options{
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() { _, _ = io.Copy(io.Discard, theirs) }() // hears all, says nothing
+				return ours, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err = c.Refresh(t.Context(), []byte("re"))
+		var e *Error
+		if !errors.As(err, &e) || e.Class != Transient || err.Error() != "refresh: no answer in time" {
+			t.Errorf("%v", err)
+		}
+		if d := time.Since(start); d != callTimeout {
+			t.Errorf("after %v", d)
+		}
+	})
+}
+
+func TestTextsForPeople(t *testing.T) {
+	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })
+	if _, err := c.Login(t.Context(), "u", []byte("p")); err == nil || err.Error() != "login: wrong user or password" {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.ClientCredentials(t.Context(), "i", []byte("s")); err == nil || err.Error() != "client credentials: wrong client ID or client secret" {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Refresh(t.Context(), []byte("s")); err == nil || err.Error() != "refresh: 401 Unauthorized" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for s, want := range map[string]time.Duration{
+		"": 0, "0": 0, "2": 2 * time.Second, " 3600 ": time.Hour, "-1": 0, "soon": 0, "1.5": 0,
+		"99999999999999999999":                                0,
+		now.Add(time.Minute).Format(http.TimeFormat):          time.Minute,
+		now.Add(-time.Minute).Format(http.TimeFormat):         0,
+		"Tuesday, 24-Nov-26 12:01:00 GMT":                     time.Minute,
+		"2026-11-24T12:01:00Z":                                0,
+		now.Add(48 * time.Hour).Format("Mon, 02 Jan 2006"):    0,
+		now.Add(2 * time.Second).Format("Mon Jan 2 15:04:05"): 0,
+	} {
+		if got := retryAfter(s, now); got != want {
+			t.Errorf("Retry-After: %s is %v, want %v", s, got, want)
+		}
+	}
+}
+
+func FuzzRetryAfterIsNeverNegative(f *testing.F) {
+	f.Add("2")
+	f.Add("Tue, 24 Nov 2026 12:01:00 GMT")
+	f.Fuzz(func(t *testing.T, s string) {
+		if d := retryAfter(s, time.Unix(1_800_000_000, 0)); d < 0 {
+			t.Fatalf("%q is %v", s, d)
+		}
+	})
+}
+
+func FuzzCodeOfIsOneWord(f *testing.F) {
+	f.Add([]byte(`{"error":"invalid_grant","code":"x y"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if code := codeOf(b); code != "" && !isWord(code) {
+			t.Fatalf("%q", code)
+		}
+	})
+}
