@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,7 +26,7 @@ func (s *Server) routes() *http.ServeMux {
 		"GET /{$}":                          s.up,
 		"GET /nodes/v1/status":              s.nodesStatus,
 	} {
-		mux.HandleFunc(pattern, s.counted(pattern, h))
+		mux.HandleFunc(pattern, s.counted(strings.TrimSuffix(pattern, "{$}"), h))
 	}
 	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "NotFound", "no such route")
