@@ -85,6 +85,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	changed := d.watch(ctx)
+	d.reloadChanged() // what was written before the watch stood
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
 		Int("profiles", len(d.names())).Msg("started")
 	notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())

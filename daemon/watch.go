@@ -67,23 +67,26 @@ func (w *watcher) run(ctx context.Context, changed chan<- struct{}) {
 	}
 }
 
-// move watches the nearest directory of the file that exists now.
+// move watches the nearest directory of the file that exists now. It asks for
+// the watch anew each time, since a directory that was removed and made again
+// has lost its own, and looks again for what was made in the meantime.
 func (w *watcher) move() {
-	dir := filepath.Dir(w.path)
-	for dir != w.at && w.notify.Add(dir) != nil {
-		parent := filepath.Dir(dir)
-		if parent == dir {
+	for {
+		dir, below := filepath.Dir(w.path), ""
+		for w.notify.Add(dir) != nil {
+			if filepath.Dir(dir) == dir {
+				return
+			}
+			dir, below = filepath.Dir(dir), dir
+		}
+		if w.at != "" && w.at != dir {
+			_ = w.notify.Remove(w.at) // it may be gone, and its watch with it
+		}
+		w.at = dir
+		if _, err := os.Stat(below); below == "" || err != nil {
 			return
 		}
-		dir = parent
 	}
-	if dir == w.at {
-		return
-	}
-	if w.at != "" {
-		_ = w.notify.Remove(w.at) // it may be gone, and its watch with it
-	}
-	w.at = dir
 }
 
 // reloadChanged is reload for a hint of the file system, which also comes when

@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestConfigTellsEveryMistakeAtOnce(t *testing.T) {
+	const text = `log_level = "loud"
+store = 7
+tls_ca_file = "relative.pem"
+frobnicate = true
+
+[profile.work]
+enviroment = "prod"
+environment = "moon"
+token_url = "http://bloq.example"   # plain
+keys_url = ""
+
+[profile."Bad Name"]
+login_url = "https://u:hunter2@x.example"
+
+[profil.x]
+`
+	_, err := ParseConfig("c.toml", []byte(text))
+	if err == nil {
+		t.Fatal("taken")
+	}
+	got := strings.Split(err.Error(), "\n")
+	want := []string{
+		`c.toml:1: log_level: "loud" is none of debug, info, warn, error`,
+		`c.toml:2: store: must be a string`,
+		`c.toml:3: tls_ca_file: must be an absolute path`,
+		`c.toml:4: unknown key "frobnicate"`,
+		`c.toml:7: unknown key "profile.work.enviroment"`,
+		`c.toml:8: environment: "moon" is none of prod, staging, local`,
+		`c.toml:9: token_url: "http://bloq.example" is plain http: only https, or http to 127.0.0.1 or [::1]`,
+		`c.toml:10: keys_url: must not be empty`,
+		`c.toml:12: no profile can be called "Bad Name" (a-z, 0-9, _ and -, at most 32)`,
+		`c.toml:13: login_url: must not hold a user or password`,
+		`c.toml:15: unknown key "profil.x"`,
+	}
+	for i, line := range want {
+		if i >= len(got) || got[i] != line {
+			t.Fatalf("got\n%s\nwant\n%s", err, strings.Join(want, "\n"))
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("more than that:\n%s", err)
+	}
+}
+
+func TestConfigSyntaxErrorNamesItsLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"log_level = \"info\"\nstore = \n":        "c.toml:2: ",
+		"[profile.a]\n[profile.a]\n":              "c.toml:2: ",
+		"profile = 3\n":                           "c.toml:1: ",
+		"log_level = \"info\"\nlog_level = \"x\"": "c.toml:2: ",
+	} {
+		if _, err := ParseConfig("c.toml", []byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v, want %s…", text, err, want)
+		}
+	}
+}
+
+func TestConfigThatIsGood(t *testing.T) {
+	c, err := ParseConfig("c.toml", []byte(`
+log_level = "debug"
+store = "memory"
+[profile.default]
+environment = "staging"
+token_url = "https://t.example/auth/token"
+[profile.other]
+accounts_url = "http://127.0.0.1:4000"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := c.endpoints(storeProfile("default"))
+	if e.Login != "https://accounts.bloqclouddev.com/auth" || e.Token != "https://t.example/auth/token" {
+		t.Errorf("%+v", e)
+	}
+	if e := c.endpoints(storeProfile("other")); e.Keys != "http://127.0.0.1:4000/users/me/client-keys" {
+		t.Errorf("%+v", e)
+	}
+	if e := c.endpoints(storeProfile("third")); e.Token != "https://recorded.example/token" {
+		t.Errorf("a profile that the file does not name: %+v", e)
+	}
+}
+
+func TestConfigFilesThatAreNotThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.toml")
+	if _, _, err := LoadConfig(path); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := LoadConfig(path); err != nil {
+		t.Errorf("an empty file: %v", err)
+	}
+	if _, _, err := LoadConfig(filepath.Dir(path)); err == nil {
+		t.Error("a directory was taken for a file")
+	}
+}
+
+func TestCAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	config := []byte("tls_ca_file = \"" + path + "\"\n")
+	if _, err := ParseConfig("c.toml", config); err == nil || !strings.Contains(err.Error(), "c.toml:1: tls_ca_file") {
+		t.Errorf("a missing file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseConfig("c.toml", config); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+		t.Errorf("garbage: %v", err)
+	}
+}
+
+func TestXDGPaths(t *testing.T) {
+	env := map[string]string{"HOME": "/home/u"}
+	getenv := func(k string) string { return env[k] }
+	if got := ConfigPath(getenv); got != "/home/u/.config/bloq-agent/config.toml" {
+		t.Error(got)
+	}
+	env["XDG_CONFIG_HOME"], env["XDG_STATE_HOME"] = "/c", "relative"
+	if got := ConfigPath(getenv); got != "/c/bloq-agent/config.toml" {
+		t.Error(got)
+	}
+	if got := StateDir(getenv); got != "/home/u/.local/state/bloq-agent" {
+		t.Errorf("a relative path must be ignored: %s", got)
+	}
+}
+
+func FuzzParseConfigNamesTheFileInEveryMistake(f *testing.F) {
+	f.Add("log_level = \"info\"\n[profile.a]\ntoken_url = \"https://x.example\"\n")
+	f.Add("[profile.a]\nx = 1\n")
+	f.Add("profile = {a = {environment = \"x\"}}")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseConfig("c.toml", []byte(text))
+		if err != nil {
+			for _, line := range strings.Split(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "c.toml:") {
+					t.Fatalf("%q: mistake %q", text, line)
+				}
+			}
+			return
+		}
+		for name, p := range c.Profiles {
+			if err := p.Endpoints.Check(); err != nil {
+				t.Fatalf("%q: profile %q: %v", text, name, err)
+			}
+		}
+	})
+}
