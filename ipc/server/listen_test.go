@@ -1,0 +1,163 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"bloq-agent/ipc"
+)
+
+func TestListenMakesItPrivateUnderAnyUmask(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(shortDir(t), "a", "s")
+	l, err := Listen(path)
+	do(t, err)
+	for p, want := range map[string]os.FileMode{filepath.Dir(path): 0o700, path: 0o600, path + ".lock": 0o600} {
+		if fi, err := os.Lstat(p); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: %v, want %v", p, fi.Mode().Perm(), want)
+		}
+	}
+	do(t, l.Close())
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("closed, and the socket is still there")
+	}
+	again, err := Listen(path)
+	do(t, err)
+	do(t, again.Close())
+}
+
+func TestListenRefusesADirectoryThatIsNotOurs(t *testing.T) {
+	dir := shortDir(t)
+	open, link := filepath.Join(dir, "open"), filepath.Join(dir, "link")
+	do(t, os.Mkdir(open, 0o700))
+	do(t, os.Chmod(open, 0o777))
+	do(t, os.Symlink(filepath.Join(dir, "target"), link))
+	do(t, os.Mkdir(filepath.Join(dir, "target"), 0o700))
+	for _, d := range []string{open, link} {
+		var e *DirError
+		if _, err := Listen(filepath.Join(d, "s")); !errors.As(err, &e) {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
+	if os.Getuid() == 0 {
+		foreign := filepath.Join(dir, "foreign")
+		do(t, os.Mkdir(foreign, 0o700))
+		do(t, os.Chown(foreign, 65534, 65534))
+		var e *DirError
+		if _, err := Listen(filepath.Join(foreign, "s")); !errors.As(err, &e) || !strings.Contains(err.Error(), "another user") {
+			t.Errorf("%v", err)
+		}
+	}
+	entries, err := os.ReadDir(open)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("something was made in a refused directory: %v", entries)
+	}
+}
+
+func TestListenKnowsTheLongestPath(t *testing.T) {
+	dir := shortDir(t)
+	name := strings.Repeat("x", ipc.MaxPath-len(dir)-1)
+	l, err := Listen(filepath.Join(dir, name))
+	do(t, err)
+	do(t, l.Close())
+	if _, err := Listen(filepath.Join(dir, name+"x")); !errors.Is(err, ipc.ErrPathTooLong) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestALiveDaemonIsNeverDisplaced(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	first, err := Listen(path)
+	do(t, err)
+	defer func() { _ = first.Close() }()
+	if _, err := Listen(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("second daemon: %v", err)
+	}
+	// A listener without our lock, such as systemd's, is alive all the same.
+	other := filepath.Join(shortDir(t), "s")
+	l, err := net.Listen("unix", other)
+	do(t, err)
+	defer func() { _ = l.Close() }()
+	if _, err := Listen(other); !errors.Is(err, ErrInUse) {
+		t.Errorf("a foreign listener: %v", err)
+	}
+}
+
+func TestAStaleSocketIsReplacedAndNothingElse(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	do(t, err)
+	dead.SetUnlinkOnClose(false)
+	do(t, dead.Close())
+	l, err := Listen(path)
+	do(t, err)
+	do(t, l.Close())
+	for name, make := range map[string]func(string) error{
+		"file":    func(p string) error { return os.WriteFile(p, []byte("mine"), 0o600) },
+		"FIFO":    func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"symlink": func(p string) error { return os.Symlink("/nonexistent", p) },
+	} {
+		path := filepath.Join(shortDir(t), "s")
+		do(t, make(path))
+		if _, err := Listen(path); err == nil {
+			t.Errorf("%s: replaced", name)
+		}
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s: removed", name)
+		}
+	}
+}
+
+// activated is the child's part of TestActivation.
+const activated = "BLOQ_TEST_ACTIVATED"
+
+func TestActivation(t *testing.T) {
+	if want := os.Getenv(activated); want != "" {
+		// Only the child knows the pid that systemd would have set.
+		t.Setenv("LISTEN_PID", strings.TrimSpace(string(mustRead(t, "/proc/self/stat")[:strings.IndexByte(string(mustRead(t, "/proc/self/stat")), ' ')])))
+		l, err := Activated()
+		if got := err == nil && l != nil; got != (want == "good") {
+			t.Errorf("%s: %v, %v", want, l, err)
+		}
+		for _, v := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
+			if _, set := os.LookupEnv(v); set {
+				t.Errorf("%s is left for children", v)
+			}
+		}
+		return
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(shortDir(t), "s"), Net: "unix"})
+	do(t, err)
+	defer func() { _ = l.Close() }()
+	f, err := l.File()
+	do(t, err)
+	defer func() { _ = f.Close() }()
+	for want, names := range map[string]string{"good": "bloq-agent", "bad name": "other", "two": "bloq-agent:bloq-agent"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestActivation$", "-test.v")
+		fds := strings.Count(names, ":") + 1
+		cmd.Env = []string{activated + "=" + want, "LISTEN_FDS=" + string(rune('0'+fds)), "LISTEN_FDNAMES=" + names}
+		for range fds {
+			cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", want, err, out)
+		}
+	}
+	if l, err := Activated(); l != nil || err != nil {
+		t.Errorf("without systemd: %v, %v", l, err)
+	}
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	do(t, err)
+	return b
+}
