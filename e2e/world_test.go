@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -211,7 +212,10 @@ func (w *world) login(args ...string) {
 // client speaks HTTP to the daemon, as curl --unix-socket would.
 func (w *world) client() *http.Client {
 	transport := &http.Transport{
-		Dial:              func(_, _ string) (net.Conn, error) { return net.Dial("unix", w.socket()) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", w.socket())
+		},
 		DisableKeepAlives: true,
 	}
 	w.t.Cleanup(transport.CloseIdleConnections)

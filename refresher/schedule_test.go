@@ -30,10 +30,16 @@ func TestBackoffWindow(t *testing.T) {
 		valid    bool
 		want     time.Duration
 	}{
-		{0, true, time.Second}, {1, true, time.Second}, {2, true, 2 * time.Second},
-		{6, true, 32 * time.Second}, {7, true, time.Minute}, {1000, true, time.Minute},
-		{8, false, 128 * time.Second}, {9, false, 256 * time.Second},
-		{10, false, 5 * time.Minute}, {1 << 30, false, 5 * time.Minute},
+		{0, true, time.Second},
+		{1, true, time.Second},
+		{2, true, 2 * time.Second},
+		{6, true, 32 * time.Second},
+		{7, true, time.Minute},
+		{1000, true, time.Minute},
+		{8, false, 128 * time.Second},
+		{9, false, 256 * time.Second},
+		{10, false, 5 * time.Minute},
+		{1 << 30, false, 5 * time.Minute},
 	} {
 		if got := backoff(tt.failures, tt.valid, 1); got != tt.want {
 			t.Errorf("backoff(%d, valid %v) reaches to %v, want %v", tt.failures, tt.valid, got, tt.want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -11,8 +12,6 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
-
-	"os"
 
 	"github.com/spf13/cobra"
 )

@@ -1,13 +1,12 @@
 package main
 
 import (
+	"os"
 	"time"
 
 	"bloq-agent/accounts"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
-
-	"os"
 
 	"github.com/spf13/cobra"
 )

@@ -1,0 +1,52 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"bloq-agent/accounts/sandbox"
+)
+
+// The commands that PROTOCOL.md tells people to type work as they stand there.
+func TestTheProtocolByHand(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("no curl: apt-get install -y --no-install-recommends curl")
+	}
+	text, err := os.ReadFile("../ipc/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "## 7 By hand\n")
+	if !found {
+		t.Fatal("PROTOCOL.md has no section 7")
+	}
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login("-p", "work")
+	ran := 0
+	script := ""
+	for line := range strings.Lines(section) {
+		command, indented := strings.CutPrefix(line, "    ")
+		if !indented {
+			continue
+		}
+		if strings.HasPrefix(command, "S=") {
+			script = command
+			continue
+		}
+		ran++
+		cmd := exec.Command("sh", "-c", script+strings.Replace(command, "curl ", "curl -sS --fail-with-body --max-time 1 ", 1))
+		cmd.Env = w.env
+		out, err := cmd.CombinedOutput()
+		// The stream of events has no end; curl's 28 is our own time-out.
+		endless := strings.Contains(command, "/v1/events") && cmd.ProcessState.ExitCode() == 28
+		if err != nil && !endless || !strings.Contains(string(out), "work") && !strings.Contains(string(out), "Bearer eyJ") {
+			t.Errorf("%s%v\n%s", command, err, out)
+		}
+	}
+	if ran < 5 {
+		t.Errorf("only %d commands", ran)
+	}
+}
