@@ -34,6 +34,9 @@ func (d *Daemon) handleAdopt(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Problem) {
 	if a.Profile == "" {
 		a.Profile = "default"
+		if names := d.names(); len(names) == 1 {
+			a.Profile = names[0]
+		}
 	}
 	if !ipc.ValidProfile(a.Profile) {
 		return ipc.Adopted{}, badRequest(fmt.Sprintf("no profile can be called %q (a-z, 0-9, _ and -, at most 32)", a.Profile))
@@ -55,7 +58,9 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 			problem, _ := p.storeProblem(err)
 			return ipc.Adopted{}, problem
 		}
-		return adopted(facts, endpoints), nil
+		answer := adopted(facts, endpoints)
+		answer.PendingClientID = facts.PendingClientID
+		return answer, nil
 	case a.Note:
 		return d.note(p, a, facts, endpoints)
 	}
@@ -155,16 +160,18 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 		return ipc.Adopted{}, errStopping
 	}
 	old := p.state.Load()
+	client, err := accounts.New(e, d.clientOptions())
+	if err != nil {
+		return ipc.Adopted{}, badRequest(err.Error())
+	}
 	old.halt() // before the new token is tried: it may be the one in use
-	c, problem := d.newLogin(ctx, p, a, facts, e, st)
+	c, problem := d.newLogin(ctx, p, a, facts, e, st, client)
 	if problem != nil {
 		d.open(ctx, p, old.facts, old.generation())
 		return ipc.Adopted{}, problem
 	}
 	s := &state{facts: c.facts, endpoints: e}
-	if err := d.start(p, s, st, c.item, c.grant, old.generation()); err != nil {
-		return ipc.Adopted{}, &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
-	}
+	d.start(p, s, &login{client: client, store: st, id: c.facts.ID, item: c.item}, c.grant, old.generation())
 	p.state.Store(s)
 	d.dropOld(ctx, old, c.facts)
 	if c.grant != nil {
@@ -176,7 +183,6 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	if old.facts.ClientID != c.facts.ClientID {
 		answer.PreviousClientID = old.facts.ClientID
 	}
-	answer.PendingClientID = old.facts.PendingClientID
 	if c.grant != nil {
 		answer.ExpiresAt = c.grant.Expiry
 	}
@@ -192,7 +198,7 @@ type candidate struct {
 }
 
 // newLogin proves a's refresh token where nothing else does, and saves it.
-func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints, st store.Store) (*candidate, *ipc.Problem) {
+func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints, st store.Store, client *accounts.Client) (*candidate, *ipc.Problem) {
 	origin, err := accounts.Origin(e.Token)
 	if err != nil {
 		return nil, badRequest(err.Error())
@@ -209,7 +215,7 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	c.facts.ClientID, c.facts.PendingClientID = a.ClientID, ""
 	if len(a.AccessToken) > 0 {
 		c.grant = grantAt(a.AccessToken, time.Now().Round(0))
-	} else if problem := d.prove(ctx, p, c, e); problem != nil {
+	} else if problem := prove(ctx, p, c, client); problem != nil {
 		return nil, problem
 	}
 	if err := st.Save(ctx, facts.ID, c.item); err != nil {
@@ -225,11 +231,7 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 
 // prove spends the refresh token once. Only the endpoint's explicit word
 // refuses it: an endpoint that is down says nothing of the token.
-func (d *Daemon) prove(ctx context.Context, p *profile, c *candidate, e accounts.Endpoints) *ipc.Problem {
-	client, err := accounts.New(e, d.clientOptions())
-	if err != nil {
-		return badRequest(err.Error())
-	}
+func prove(ctx context.Context, p *profile, c *candidate, client *accounts.Client) *ipc.Problem {
 	g, err := client.Refresh(ctx, c.item.RefreshToken.Reveal())
 	var refused *accounts.Error
 	switch {

@@ -96,10 +96,7 @@ func (d *Daemon) open(ctx context.Context, p *profile, facts store.Profile, gene
 	}
 	st, err := d.storeNamed(facts.Store)
 	if err == nil {
-		var item store.Item
-		if item, err = load(ctx, st, facts.ID, s.endpoints.Token); err == nil {
-			err = d.start(p, s, st, item, nil, generation)
-		}
+		err = d.openFrom(ctx, p, s, st, generation)
 	}
 	if err != nil {
 		s.problem, s.failed = p.storeProblem(err)
@@ -107,13 +104,21 @@ func (d *Daemon) open(ctx context.Context, p *profile, facts store.Profile, gene
 	}
 }
 
-// start runs a refresher on item and fills s with it.
-func (d *Daemon) start(p *profile, s *state, st store.Store, item store.Item, g *refresher.Grant, generation uint64) error {
+func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state, st store.Store, generation uint64) error {
 	client, err := accounts.New(s.endpoints, d.clientOptions())
 	if err != nil {
 		return err
 	}
-	l := &login{client: client, store: st, id: s.facts.ID, item: item}
+	item, err := load(ctx, st, s.facts.ID, s.endpoints.Token)
+	if err != nil {
+		return err
+	}
+	d.start(p, s, &login{client: client, store: st, id: s.facts.ID, item: item}, nil, generation)
+	return nil
+}
+
+// start runs a refresher on l and fills s with both.
+func (d *Daemon) start(p *profile, s *state, l *login, g *refresher.Grant, generation uint64) {
 	r := refresher.New(refresher.Config{
 		Exchange: l.exchange, Save: l.save, Grant: g, Generation: generation,
 		Observe: func(previous, current *refresher.Snapshot) { d.observe(p, s, previous, current) },
@@ -129,7 +134,6 @@ func (d *Daemon) start(p *profile, s *state, st store.Store, item store.Item, g 
 		defer close(ended)
 		r.Run(ctx)
 	}()
-	return nil
 }
 
 // halt stops what runs in s, if anything does, and keeps its secrets.

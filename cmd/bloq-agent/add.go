@@ -25,27 +25,24 @@ func addCommand() *cobra.Command {
 			case refreshStdin && (clientID != "" || t.keepSecret):
 				return fail(ipc.ExitUsage, "bloq-agent add --help", "--refresh-token-stdin goes without client keys")
 			}
-			l, a, client, err := t.prepare(cmd)
+			a, err := t.prepare(cmd)
 			if err != nil {
 				return err
 			}
 			if refreshStdin {
-				return addRefreshToken(l, a)
+				return a.addRefreshToken()
 			}
 			secret, err := readSecret("client secret")
 			if err != nil {
 				return err
 			}
 			defer clear(secret)
-			grant, err := client.ClientCredentials(cmd.Context(), clientID, secret)
+			grant, err := a.client.ClientCredentials(cmd.Context(), clientID, secret)
 			if err != nil {
-				return endpointError(err, "")
+				return endpointError(err)
 			}
-			a.ClientID = clientID
-			if t.keepSecret {
-				a.ClientSecret = ipc.Text(secret)
-			}
-			done, err := handOver(l, a, grant)
+			a.adopt.ClientID = clientID
+			done, err := a.handOver(grant, secret)
 			if err != nil {
 				return err
 			}
@@ -61,15 +58,15 @@ func addCommand() *cobra.Command {
 
 // addRefreshToken lets the daemon prove the token: proving spends it, and only
 // one process may do that.
-func addRefreshToken(l link, a ipc.Adopt) error {
+func (a *attempt) addRefreshToken() error {
 	token, err := readSecret("refresh token")
 	if err != nil {
 		return err
 	}
 	defer clear(token)
-	a.RefreshToken = token
+	a.adopt.RefreshToken = token
 	var done ipc.Adopted
-	if err := l.post(ipc.RouteAdopt, a, &done); err != nil {
+	if err := a.link.post(ipc.RouteAdopt, a.adopt, &done); err != nil {
 		return err
 	}
 	return added(done)

@@ -66,23 +66,32 @@ func (t *target) adopt() (ipc.Adopt, error) {
 
 // prepare asks the daemon whether it could take over a login, before anything
 // is created at the endpoint, and makes a client for the URLs in force.
-func (t *target) prepare(cmd *cobra.Command) (link, ipc.Adopt, *accounts.Client, error) {
+func (t *target) prepare(cmd *cobra.Command) (*attempt, error) {
 	a, err := t.adopt()
 	if err != nil {
-		return link{}, a, nil, err
+		return nil, err
 	}
 	l, err := dial(cmd)
 	if err != nil {
-		return l, a, nil, err
+		return nil, err
 	}
 	a.Check = true
 	var where ipc.Adopted
 	if err := l.post(ipc.RouteAdopt, a, &where); err != nil {
-		return l, a, nil, err
+		return nil, err
 	}
 	a.Check, a.Profile, a.Store = false, where.Profile, where.Store
 	client, err := newClient(accounts.Endpoints{Login: where.LoginURL, Token: where.TokenURL, Keys: where.KeysURL, Nodes: where.NodesURL})
-	return l, a, client, err
+	return &attempt{link: l, adopt: a, client: client, pending: where.PendingClientID, keepSecret: t.keepSecret}, err
+}
+
+// An attempt is a login or an addition under way.
+type attempt struct {
+	link       link
+	adopt      ipc.Adopt // what the daemon will be asked to take over
+	client     *accounts.Client
+	pending    string // client keys that an attempt before has left behind
+	keepSecret bool
 }
 
 // newClient trusts what the configuration trusts.
@@ -106,7 +115,7 @@ password is used once and stored nowhere. It buys client keys, which buy the
 refresh token that the daemon keeps.`,
 		Args: cobra.NoArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
-			l, a, client, err := t.prepare(cmd)
+			a, err := t.prepare(cmd)
 			if err != nil {
 				return err
 			}
@@ -127,7 +136,7 @@ refresh token that the daemon keeps.`,
 			defer clear(password)
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return login(ctx, l, a, client, user, password, t.keepSecret)
+			return a.login(ctx, user, password)
 		}),
 	}
 	t.flags(cmd)
@@ -136,44 +145,40 @@ refresh token that the daemon keeps.`,
 	return cmd
 }
 
-func login(ctx context.Context, l link, a ipc.Adopt, client *accounts.Client, user string, password []byte, keepSecret bool) error {
-	account, err := client.Login(ctx, user, password)
+func (a *attempt) login(ctx context.Context, user string, password []byte) error {
+	account, err := a.client.Login(ctx, user, password)
 	if err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
-	key, err := client.CreateKey(ctx, account.AccessToken)
+	a.dropPending(ctx, account.AccessToken)
+	key, err := a.client.CreateKey(ctx, account.AccessToken)
 	if err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
 	// From here on a failure must name the client keys: Bloq keeps them for
 	// ever, and their secret is lost with us.
-	if err := finishLogin(ctx, l, a, client, account, key, keepSecret); err != nil {
-		return leftBehind(err, key.ID, a.Profile)
+	if err := a.finish(ctx, account, key); err != nil {
+		return leftBehind(err, key.ID, a.adopt.Profile)
 	}
 	return nil
 }
 
-func finishLogin(ctx context.Context, l link, a ipc.Adopt, client *accounts.Client, account accounts.Grant, key accounts.Key, keepSecret bool) error {
-	a.ClientID = key.ID
-	note := a
+func (a *attempt) finish(ctx context.Context, account accounts.Grant, key accounts.Key) error {
+	a.adopt.ClientID = key.ID
+	note := a.adopt
 	note.Note = true
-	var noted ipc.Adopted
-	if err := l.post(ipc.RouteAdopt, note, &noted); err != nil {
+	if err := a.link.post(ipc.RouteAdopt, note, new(ipc.Adopted)); err != nil {
 		return err
 	}
-	grant, err := client.ClientCredentials(ctx, key.ID, key.Secret)
+	grant, err := a.client.ClientCredentials(ctx, key.ID, key.Secret)
 	if err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
-	a.AccountToken = ipc.Text(account.AccessToken)
-	if keepSecret {
-		a.ClientSecret = ipc.Text(key.Secret)
-	}
-	done, err := handOver(l, a, grant)
+	a.adopt.AccountToken = ipc.Text(account.AccessToken)
+	done, err := a.handOver(grant, key.Secret)
 	if err != nil {
 		return err
 	}
-	dropPending(ctx, client, account, noted.PendingClientID, key.ID)
 	if err := printf("logged in as profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt)); err != nil {
 		return err
 	}
@@ -184,25 +189,25 @@ func finishLogin(ctx context.Context, l link, a ipc.Adopt, client *accounts.Clie
 	return nil
 }
 
-// handOver gives what a login bought to the daemon.
-func handOver(l link, a ipc.Adopt, grant accounts.Grant) (ipc.Adopted, error) {
-	if len(grant.RefreshToken) == 0 {
-		return ipc.Adopted{}, fail(ipc.ExitUnavailable, "", "the token endpoint returned no refresh token")
-	}
-	a.RefreshToken, a.AccessToken = ipc.Text(grant.RefreshToken), ipc.Text(grant.AccessToken)
+// handOver gives what the client keys bought to the daemon.
+func (a *attempt) handOver(grant accounts.Grant, clientSecret []byte) (ipc.Adopted, error) {
 	var done ipc.Adopted
-	err := l.post(ipc.RouteAdopt, a, &done)
+	if len(grant.RefreshToken) == 0 {
+		return done, fail(ipc.ExitUnavailable, "", "the token endpoint returned no refresh token")
+	}
+	a.adopt.RefreshToken, a.adopt.AccessToken = ipc.Text(grant.RefreshToken), ipc.Text(grant.AccessToken)
+	if a.keepSecret {
+		a.adopt.ClientSecret = ipc.Text(clientSecret)
+	}
+	err := a.link.post(ipc.RouteAdopt, a.adopt, &done)
 	return done, err
 }
 
-// dropPending deletes client keys that a failed login left: nobody knows their
-// secret. If it does not work, they are only litter.
-func dropPending(ctx context.Context, client *accounts.Client, account accounts.Grant, id, ours string) {
-	if id == "" || id == ours {
-		return
-	}
-	if client.DeleteKey(ctx, account.AccessToken, id) == nil {
-		complain("deleted client keys %s, which a failed login had left", id)
+// dropPending deletes client keys that a failed login has left: nobody knows
+// their secret. If that does not work they are only litter.
+func (a *attempt) dropPending(ctx context.Context, accountToken []byte) {
+	if a.pending != "" && a.client.DeleteKey(ctx, accountToken, a.pending) == nil {
+		complain("deleted client keys %s, which a failed login had left", a.pending)
 	}
 }
 
@@ -214,22 +219,22 @@ func leftBehind(err error, id, profile string) error {
 	}
 	return &failure{
 		code: f.code,
-		text: fmt.Sprintf("%s (client keys %s were created and are not in use)", f.text, id),
-		hint: "bloq-agent login --profile " + profile + "  # deletes them, once it works",
+		text: fmt.Sprintf("%s (client keys %s were created; the next login deletes them)", f.text, id),
+		hint: "bloq-agent login --profile " + profile,
 	}
 }
 
 // endpointError gives the exit code of what the Accounts service said.
-func endpointError(err error, hint string) error {
+func endpointError(err error) error {
 	var e *accounts.Error
 	if !errors.As(err, &e) {
-		return fail(ipc.ExitUsage, hint, "%v", err)
+		return fail(ipc.ExitUsage, "", "%v", err)
 	}
 	switch e.Class {
 	case accounts.Refused, accounts.InvalidGrant, accounts.Configuration:
-		return fail(ipc.ExitPerson, hint, "%v", err)
+		return fail(ipc.ExitPerson, "", "%v", err)
 	}
-	return fail(ipc.ExitUnavailable, hint, "%v", err)
+	return fail(ipc.ExitUnavailable, "", "%v", err)
 }
 
 func clockTime(t time.Time) string { return t.Local().Format("15:04:05") }

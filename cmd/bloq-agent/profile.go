@@ -79,7 +79,7 @@ func deleteOwnKeys(cmd *cobra.Command, l link, profile string) error {
 	}
 	defer clear(token)
 	if err := client.DeleteKey(cmd.Context(), token, s.ClientID); err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
 	return printf("deleted client keys %s\n", s.ClientID)
 }
@@ -136,7 +136,7 @@ lasts 12 hours from a login with a password.`,
 func listKeys(cmd *cobra.Command, c *accounts.Client, token []byte, _ []string) error {
 	keys, err := c.ListKeys(cmd.Context(), token)
 	if err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
 	for _, k := range keys {
 		created := "-"
@@ -153,14 +153,14 @@ func listKeys(cmd *cobra.Command, c *accounts.Client, token []byte, _ []string) 
 func createKey(cmd *cobra.Command, c *accounts.Client, token []byte, _ []string) error {
 	k, err := c.CreateKey(cmd.Context(), token)
 	if err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
 	return printf("client id:     %s\nclient secret: %s\n", k.ID, k.Secret)
 }
 
 func deleteKey(cmd *cobra.Command, c *accounts.Client, token []byte, args []string) error {
 	if err := c.DeleteKey(cmd.Context(), token, args[0]); err != nil {
-		return endpointError(err, "")
+		return endpointError(err)
 	}
 	return printf("deleted client keys %s\n", args[0])
 }
