@@ -1,10 +1,14 @@
 package client
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -146,6 +150,68 @@ func TestWhomTheClientTrusts(t *testing.T) {
 		if trusted(tt.server, tt.own) != tt.want {
 			t.Errorf("server %d, client %d: trusted is %v", tt.server, tt.own, !tt.want)
 		}
+	}
+}
+
+// listenAs is the child's part of TestAForeignServerGetsNothing.
+const listenAs = "BLOQ_TEST_LISTEN"
+
+func TestAForeignServerGetsNothing(t *testing.T) {
+	if path := os.Getenv(listenAs); path != "" {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = os.Stdout.WriteString("listening\n")
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(c)
+		_, _ = os.Stdout.WriteString(strconv.Itoa(len(b)) + " bytes came\n")
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become another user: sudo go test ./ipc/client")
+	}
+	dir, err := os.MkdirTemp("", "bloq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	// The test binary lies where nobody else may look.
+	self, path := filepath.Join(dir, "test"), filepath.Join(dir, "s")
+	b, err := os.ReadFile(os.Args[0])
+	if err == nil {
+		err = os.WriteFile(self, b, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(dir, 0o777)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestAForeignServerGetsNothing$")
+	cmd.Env = []string{listenAs + "=" + path}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	said := bufio.NewReader(out)
+	if line, err := said.ReadString('\n'); err != nil || line != "listening\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if _, err := Do(path, Request{Target: "/", Timeout: 10 * time.Second}); err != ErrForeignServer {
+		t.Errorf("%v", err)
+	}
+	if line, err := said.ReadString('\n'); line != "0 bytes came\n" {
+		t.Errorf("%q, %v", line, err)
 	}
 }
 

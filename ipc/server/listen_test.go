@@ -90,6 +90,30 @@ func TestALiveDaemonIsNeverDisplaced(t *testing.T) {
 	}
 }
 
+// A daemon that is so busy that its backlog is full refuses connections too,
+// but not as a dead one does.
+func TestABusyDaemonIsNotTakenForADeadOne(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	do(t, err)
+	defer func() { _ = syscall.Close(fd) }()
+	do(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}))
+	do(t, syscall.Listen(fd, 0))
+	for {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			break
+		}
+		defer func() { _ = c.Close() }()
+	}
+	if _, err := Listen(path); err == nil {
+		t.Error("taken over")
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error("its socket was removed")
+	}
+}
+
 func TestAStaleSocketIsReplacedAndNothingElse(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
