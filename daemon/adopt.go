@@ -167,7 +167,7 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	old.halt() // before the new token is tried: it may be the one in use
 	c, problem := d.newLogin(ctx, p, a, facts, e, st, client)
 	if problem != nil {
-		d.open(ctx, p, old.facts, old.generation())
+		d.resume(p, old)
 		return ipc.Adopted{}, problem
 	}
 	s := &state{facts: c.facts, endpoints: e}
@@ -323,13 +323,13 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 			err = st.Delete(ctx, old.facts.ID)
 		}
 		if err != nil {
-			d.open(ctx, p, old.facts, old.generation())
+			d.resume(p, old)
 			problem, _ := p.storeProblem(err)
 			return problem
 		}
 	}
 	if err := d.records.Remove(p.name); err != nil {
-		d.open(ctx, p, old.facts, old.generation())
+		d.resume(p, old)
 		return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
 	if old.login != nil {

@@ -136,6 +136,21 @@ func (d *Daemon) start(p *profile, s *state, l *login, g *refresher.Grant, gener
 	}()
 }
 
+// resume starts again what old.halt stopped, with the secrets and the token
+// that it held: the store need not answer for that.
+func (d *Daemon) resume(p *profile, old *state) {
+	if old.login == nil {
+		return // nothing ran; p's state is still old
+	}
+	s := &state{facts: old.facts, endpoints: old.endpoints}
+	grant, generation := old.refresher.Snapshot().Grant(), old.generation()
+	if grant != nil {
+		generation-- // it keeps its number
+	}
+	d.start(p, s, old.login, grant, generation)
+	p.state.Store(s)
+}
+
 // halt stops what runs in s, if anything does, and keeps its secrets.
 func (s *state) halt() {
 	if s.stop != nil {

@@ -65,6 +65,15 @@ func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
 // Valid reports whether the token may be served at the instant now.
 func (s *Snapshot) Valid(now time.Time) bool { return s.valid(now) }
 
+// Grant is the access token for a successor of this Refresher, or nil if there
+// is none.
+func (s *Snapshot) Grant() *Grant {
+	if s.accessToken == nil {
+		return nil
+	}
+	return &Grant{AccessToken: s.accessToken, IssuedAt: s.IssuedAt, Expiry: s.Expiry}
+}
+
 func (s *Snapshot) valid(now time.Time) bool {
 	return s.accessToken != nil && now.Before(s.Expiry)
 }
