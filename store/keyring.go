@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,19 +15,34 @@ const (
 	keyringTimeout = 5 * time.Second
 )
 
+// Reasons for which a keyring cannot be had. They are words of the status.
+const (
+	reasonNoBus     = "no D-Bus session"
+	reasonNoService = "no Secret Service"
+	reasonNone      = "no collection"
+	reasonLocked    = "locked"
+	reasonFrozen    = "frozen"
+	reasonGone      = "gone"
+	reasonRefused   = "refused"
+)
+
 // Keyring keeps items in the desktop's Secret Service (macOS: the keychain).
 //
 // go-keyring can neither be cancelled nor given a deadline, and it waits for
-// ever on a frozen service. So each call runs in a goroutine of its own, one
-// at a time; if it does not end in time we stop waiting, and until it ends by
-// itself every other call fails at once instead of piling up behind it.
+// ever on a frozen service or for a person at a prompt. So the bus is asked
+// first whether the collection is unlocked; and each call runs in a goroutine
+// of its own, one at a time. If it does not end in time we stop waiting, and
+// until it ends by itself every other call fails at once instead of piling up
+// behind it.
 type Keyring struct {
 	slot      chan struct{} // holds one value while a call runs
 	abandoned atomic.Bool   // nobody waits any more for the call that runs
+
+	check func(context.Context) error // replaced where go-keyring is mocked
 }
 
 // NewKeyring does not touch the keyring yet.
-func NewKeyring() *Keyring { return &Keyring{slot: make(chan struct{}, 1)} }
+func NewKeyring() *Keyring { return &Keyring{slot: make(chan struct{}, 1), check: check} }
 
 // Name is "keyring".
 func (k *Keyring) Name() string { return "keyring" }
@@ -68,77 +81,71 @@ type keyringResult struct {
 	err    error
 }
 
+// call runs f when the keyring is known to be unlocked.
 func (k *Keyring) call(ctx context.Context, id string, f func() (string, error)) (string, error) {
 	if err := usable(ctx, id); err != nil {
-		return "", err
-	}
-	if err := haveBus(); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 	defer cancel()
 	if k.abandoned.Load() {
-		return "", frozen()
+		return "", unavailable(reasonFrozen, nil)
 	}
 	select {
 	case k.slot <- struct{}{}:
 	case <-ctx.Done():
-		return "", frozen()
+		return "", unavailable(reasonFrozen, nil)
 	}
 	done := make(chan keyringResult, 1)
 	go func() { // ends when the Secret Service answers
-		secret, err := f()
-		done <- keyringResult{secret, err}
+		var r keyringResult
+		if r.err = k.check(ctx); r.err == nil {
+			r.secret, r.err = f()
+			r.err = named(r.err)
+		}
+		done <- r
 		k.abandoned.Store(false)
 		<-k.slot
 	}()
 	select {
 	case r := <-done:
-		return r.secret, named(r.err)
+		return r.secret, r.err
 	case <-ctx.Done():
 		k.abandoned.Store(true)
-		return "", frozen()
+		return "", unavailable(reasonFrozen, nil)
 	}
 }
 
-func frozen() error {
-	return &Unavailable{Store: "keyring", Reason: "does not answer", Hint: "bloq-agent status"}
+// unavailable explains a reason, and what to do about it.
+func unavailable(reason string, err error) error {
+	u := &Unavailable{Store: "keyring", Reason: reason, Err: err}
+	switch reason {
+	case reasonLocked:
+		u.Locked = true
+		u.Hint = "unlock the keyring in your desktop session, then: bloq-agent unlock"
+	case reasonNoBus, reasonNoService, reasonNone:
+		u.Hint = "bloq-agent login --store file"
+	default:
+		u.Hint = "bloq-agent status"
+	}
+	return u
 }
 
-// haveBus keeps the D-Bus library from starting a bus of its own with
-// dbus-launch: nobody would ever unlock a keyring there.
-func haveBus() error {
-	if a := os.Getenv("DBUS_SESSION_BUS_ADDRESS"); a != "" && a != "autolaunch:" || busIsOptional {
-		return nil
-	}
-	if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", os.Getuid())); err == nil {
-		return nil
-	}
-	return &Unavailable{
-		Store: "keyring", Reason: "cannot be reached: there is no D-Bus session here",
-		Hint: "bloq-agent login --store memory",
-	}
-}
-
-// named gives the system's failures our words. The libraries below have types
-// for few of them.
+// named gives the failures of go-keyring our words. It has types for few.
 func named(err error) error {
 	if err == nil {
 		return nil
 	}
 	text := err.Error()
-	u := &Unavailable{Store: "keyring", Err: err, Reason: "refused"}
 	switch {
 	case errors.Is(err, keyring.ErrNotFound):
 		return ErrNotFound
 	case strings.Contains(text, "failed to unlock correct collection"):
-		u.Reason, u.Locked, u.Err = "is locked", true, nil
-		u.Hint = "unlock it in your desktop session, then retry"
+		return unavailable(reasonLocked, nil)
 	case strings.Contains(text, "was not provided by any .service files"):
-		u.Reason, u.Err = "is not there: no Secret Service is installed", nil
-		u.Hint = "bloq-agent login --store memory"
+		return unavailable(reasonNoService, nil)
 	case strings.Contains(text, "connect: no such file"), strings.Contains(text, "connection refused"), strings.Contains(text, "closed"):
-		u.Reason = "is gone"
+		return unavailable(reasonGone, err)
 	}
-	return u
+	return unavailable(reasonRefused, err)
 }

@@ -47,7 +47,7 @@ type Unavailable struct {
 }
 
 func (u *Unavailable) Error() string {
-	text := u.Store + " " + u.Reason
+	text := "waiting for the " + u.Store + " (" + u.Reason + ")"
 	if u.Err != nil {
 		text += ": " + u.Err.Error()
 	}
@@ -113,7 +113,7 @@ func Probe(ctx context.Context, s Store) error {
 	}
 	got, err := s.Load(ctx, id)
 	if err == nil && !got.RefreshToken.Equal(token) {
-		err = &Unavailable{Store: s.Name(), Reason: "gives back another secret than it was given"}
+		err = fmt.Errorf("%s gives back another secret than it was given", s.Name())
 	}
 	return errors.Join(err, s.Delete(ctx, id))
 }
