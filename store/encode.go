@@ -15,9 +15,11 @@ const itemPrefix = "bloq1:"
 type wireItem struct {
 	Origin        string    `json:"origin"`
 	RefreshToken  []byte    `json:"refresh_token,omitempty"`
+	ClientID      string    `json:"client_id,omitempty"`
 	ClientSecret  []byte    `json:"client_secret,omitempty"`
 	AccountToken  []byte    `json:"account_token,omitempty"`
 	AccountExpiry time.Time `json:"account_expiry,omitzero"`
+	Source        string    `json:"source,omitempty"`
 }
 
 // encodeItem makes one line of printable ASCII. gnome-keyring has lost a whole
@@ -25,7 +27,7 @@ type wireItem struct {
 func encodeItem(i Item) ([]byte, error) {
 	plain, err := json.Marshal(wireItem{
 		Origin: i.Origin, RefreshToken: i.RefreshToken.Reveal(), ClientSecret: i.ClientSecret.Reveal(),
-		AccountToken: i.AccountToken.Reveal(), AccountExpiry: i.AccountExpiry,
+		AccountToken: i.AccountToken.Reveal(), AccountExpiry: i.AccountExpiry, ClientID: i.ClientID, Source: i.Source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding item: %w", err)
@@ -55,6 +57,6 @@ func decodeItem(b []byte) (Item, error) {
 	}
 	return Item{
 		Origin: w.Origin, RefreshToken: NewSecret(w.RefreshToken), ClientSecret: NewSecret(w.ClientSecret),
-		AccountToken: NewSecret(w.AccountToken), AccountExpiry: w.AccountExpiry,
+		AccountToken: NewSecret(w.AccountToken), AccountExpiry: w.AccountExpiry, ClientID: w.ClientID, Source: w.Source,
 	}, nil
 }

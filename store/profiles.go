@@ -32,6 +32,9 @@ type Profile struct {
 	// Store is where its item rests. It is empty until a login was adopted.
 	Store    string `json:"store,omitempty"`
 	ClientID string `json:"client_id,omitempty"`
+	// Leftover is another store that may hold a copy of the item: a move to or
+	// from it was under way. Whoever opens the profile deletes that copy.
+	Leftover string `json:"leftover,omitempty"`
 	// PendingClientID is of client keys that a login made before it failed.
 	PendingClientID string `json:"pending_client_id,omitempty"`
 	// RefreshExpiry is when the refresh token ends; zero if unknown.

@@ -63,12 +63,15 @@ type Item struct {
 	// secrets must not be sent to any other.
 	Origin       string
 	RefreshToken Secret
-	// ClientSecret is kept only where the person asked for it.
+	// ClientSecret is kept only where the person asked for it, ClientID with it.
+	ClientID     string
 	ClientSecret Secret
 	// AccountToken is of the last login with a password; it lasts until
 	// AccountExpiry.
 	AccountToken  Secret
 	AccountExpiry time.Time
+	// Source tells which credential the item comes from; see Credential.
+	Source string
 }
 
 // Clone has secrets of its own.

@@ -30,6 +30,7 @@ func full() store.Item {
 	return store.Item{
 		Origin: "https://accounts.bloq.example", RefreshToken: secret("refresh"), ClientSecret: secret("client"),
 		AccountToken: secret("account"), AccountExpiry: time.Unix(1_800_000_000, 0).UTC(),
+		ClientID: "id", Source: "source",
 	}
 }
 
@@ -47,7 +48,7 @@ func want(t *testing.T, s store.Store, id string, i store.Item) {
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
-	same := got.Origin == i.Origin && got.AccountExpiry.Equal(i.AccountExpiry) && got.RefreshToken.Equal(i.RefreshToken) &&
+	same := got.Origin == i.Origin && got.ClientID == i.ClientID && got.Source == i.Source && got.AccountExpiry.Equal(i.AccountExpiry) && got.RefreshToken.Equal(i.RefreshToken) &&
 		got.ClientSecret.Equal(i.ClientSecret) && got.AccountToken.Equal(i.AccountToken)
 	if !same {
 		t.Errorf("what was loaded is not what was saved: %+v, %+v", got, i)

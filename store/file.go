@@ -1,0 +1,173 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"filippo.io/age"
+)
+
+// File keeps each item in a file of its own, encrypted with age to one X25519
+// key. What that protects depends on where the key is: see Key.
+//
+// A file that is not plainly ours (its owner, mode or type), or that does not
+// open, is refused with the reason and never overwritten: when a new login
+// takes its place it is put aside under the suffix .damaged.
+type File struct {
+	dir string // of the items
+	key *Key
+
+	mu sync.Mutex // one writer at a time
+}
+
+// NewFile keeps items in dir, which must be there, under key.
+func NewFile(dir string, key *Key) *File { return &File{dir: dir, key: key} }
+
+// Name is "file".
+func (f *File) Name() string { return "file" }
+
+// Key is what the items are encrypted to.
+func (f *File) Key() *Key { return f.key }
+
+func (f *File) path(id string) string { return filepath.Join(f.dir, id+".age") }
+
+// Load decrypts an item. It is an Unavailable while the key is locked.
+func (f *File) Load(ctx context.Context, id string) (Item, error) {
+	if err := usable(ctx, id); err != nil {
+		return Item{}, err
+	}
+	sealed, err := readOwn(f.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Item{}, ErrNotFound
+	}
+	if err != nil {
+		return Item{}, err
+	}
+	identity, err := f.key.identity()
+	if err != nil {
+		return Item{}, err
+	}
+	item, err := unseal(sealed, identity)
+	if err != nil {
+		return Item{}, fmt.Errorf("%s: %w", f.path(id), err)
+	}
+	return item, nil
+}
+
+// Save encrypts an item anew; the ciphertext is another each time. It needs the
+// key's public half alone, so it works while the key is locked.
+func (f *File) Save(ctx context.Context, id string, item Item) error {
+	if err := usable(ctx, id); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	recipient, err := f.key.recipient()
+	if err != nil {
+		return err
+	}
+	if err := f.makeWay(id); err != nil {
+		return err
+	}
+	sealed, err := seal(item, recipient)
+	if err != nil {
+		return err
+	}
+	return WriteFile(f.path(id), sealed)
+}
+
+// makeWay looks at what Save is about to replace. What does not open may be the
+// only copy of something: it is put aside.
+func (f *File) makeWay(id string) error {
+	path := f.path(id)
+	sealed, err := readOwn(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	identity, err := f.key.identity()
+	if err != nil {
+		return nil // locked: it cannot be judged, and whoever saves has read it before
+	}
+	item, err := unseal(sealed, identity)
+	if err != nil {
+		return os.Rename(path, path+".damaged")
+	}
+	item.Wipe()
+	return nil
+}
+
+// Delete removes the item's file.
+func (f *File) Delete(ctx context.Context, id string) error {
+	if err := usable(ctx, id); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := os.Remove(f.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(f.dir)
+}
+
+func seal(item Item, to age.Recipient) ([]byte, error) {
+	plain, err := encodeItem(item)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return encrypt(plain, to)
+}
+
+func encrypt(plain []byte, to age.Recipient) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, to)
+	if err == nil {
+		_, err = w.Write(plain)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encrypting: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+func unseal(sealed []byte, identity age.Identity) (Item, error) {
+	plain, err := decrypt(sealed, identity)
+	if err != nil {
+		return Item{}, err
+	}
+	defer clear(plain)
+	return decodeItem(plain)
+}
+
+func decrypt(sealed []byte, identity age.Identity) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(sealed), identity)
+	var other *age.NoIdentityMatchError
+	if errors.As(err, &other) {
+		return nil, fmt.Errorf("%w: it was encrypted to another key", ErrDamaged)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: its header is broken", ErrDamaged)
+	}
+	plain, err := io.ReadAll(io.LimitReader(r, maxFile))
+	if err != nil {
+		return nil, fmt.Errorf("%w: its content is cut or changed", ErrDamaged)
+	}
+	return plain, nil
+}

@@ -1,0 +1,304 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"bloq-agent/store"
+	"bloq-agent/store/storetest"
+
+	"filippo.io/age"
+)
+
+// A home is where a file store lives: items, key directory, credentials.
+type home struct{ items, keys, credentials string }
+
+func newHome(t *testing.T) home {
+	t.Helper()
+	h := home{filepath.Join(t.TempDir(), "items"), filepath.Join(t.TempDir(), "keys"), t.TempDir()}
+	if err := os.Mkdir(h.items, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// open is as after a restart.
+func (h home) open() *store.File {
+	return store.NewFile(h.items, store.NewKey(h.keys, h.credentials))
+}
+
+func (h home) withCredential(t *testing.T) home {
+	t.Helper()
+	i, err := age.GenerateX25519Identity()
+	do(t, err)
+	do(t, os.WriteFile(filepath.Join(h.credentials, "bloq-agent.key"), []byte("# made for a test\n"+i.String()+"\n"), 0o400))
+	return h
+}
+
+func (h home) withPassphrase(t *testing.T) home {
+	t.Helper()
+	do(t, h.open().Key().Protect([]byte("correct horse")))
+	return h
+}
+
+func do(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	t.Run("bare key", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) store.Store { return newHome(t).open() })
+	})
+	t.Run("credential", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) store.Store { return newHome(t).withCredential(t).open() })
+	})
+	t.Run("passphrase", func(t *testing.T) {
+		f := newHome(t).withPassphrase(t).open() // one for all: scrypt is slow on purpose
+		do(t, f.Key().Unlock([]byte("correct horse")))
+		storetest.Run(t, func(*testing.T) store.Store { return f })
+	})
+}
+
+func item(token string) store.Item {
+	return store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte(token))}
+}
+
+func TestAKeyUnderAPassphrase(t *testing.T) {
+	h := newHome(t)
+	id := store.NewID()
+	do(t, h.open().Save(t.Context(), id, item("canary")))
+	if got := h.open().Key().Source(); got != "bare" {
+		t.Errorf("source %q", got)
+	}
+	h.withPassphrase(t)
+	if _, err := os.Stat(filepath.Join(h.keys, "identity.txt")); err == nil {
+		t.Error("the bare key is still there")
+	}
+	f := h.open()
+	var u *store.Unavailable
+	if _, err := f.Load(t.Context(), id); !errors.As(err, &u) || !u.Locked || u.Hint != "bloq-agent unlock" {
+		t.Errorf("locked: %v", err)
+	}
+	do(t, f.Save(t.Context(), id, item("saved while locked")))
+	for _, wrong := range []string{"", "wrong", "correct horse "} {
+		if err := f.Key().Unlock([]byte(wrong)); !errors.Is(err, store.ErrPassphrase) {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+	do(t, f.Key().Unlock([]byte("correct horse")))
+	got, err := f.Load(t.Context(), id)
+	if err != nil || string(got.RefreshToken.Reveal()) != "saved while locked" {
+		t.Errorf("%v, %v", got, err)
+	}
+	f.Key().Lock()
+	if _, err := f.Load(t.Context(), id); !errors.As(err, &u) || !f.Key().Locked() {
+		t.Errorf("locked again: %v", err)
+	}
+	if f.Key().Protect([]byte("other")) == nil {
+		t.Error("a passphrase was replaced without asking for it")
+	}
+}
+
+// What Protect was killed in the middle of must open with one key or the other.
+func TestABareKeyBesideASealedOneIsNotRead(t *testing.T) {
+	h := newHome(t)
+	id := store.NewID()
+	do(t, h.open().Save(t.Context(), id, item("x")))
+	bare, err := os.ReadFile(filepath.Join(h.keys, "identity.txt"))
+	do(t, err)
+	h.withPassphrase(t)
+	do(t, os.WriteFile(filepath.Join(h.keys, "identity.txt"), bare, 0o600))
+	f := h.open()
+	if !f.Key().Locked() {
+		t.Error("the bare key is in force again")
+	}
+	do(t, f.Key().Unlock([]byte("correct horse")))
+	_, err = f.Load(t.Context(), id)
+	do(t, err)
+}
+
+func TestNothingIsReadableAndNoTwoSavesAlike(t *testing.T) {
+	h := newHome(t)
+	f := h.open()
+	id := store.NewID()
+	path := filepath.Join(h.items, id+".age")
+	var before []byte
+	for range 3 {
+		do(t, f.Save(t.Context(), id, item("canary")))
+		b, err := os.ReadFile(path)
+		do(t, err)
+		if bytes.Equal(b, before) || bytes.Contains(b, []byte("canary")) || bytes.Contains(b, []byte("x.example")) {
+			t.Errorf("%q", b)
+		}
+		before = b
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", fi.Mode())
+	}
+}
+
+func TestABackupWithoutTheKeyOpensNothing(t *testing.T) {
+	h := newHome(t)
+	id := store.NewID()
+	do(t, h.open().Save(t.Context(), id, item("canary")))
+	elsewhere := newHome(t)
+	elsewhere.items = h.items
+	if _, err := elsewhere.open().Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("no key: %v", err)
+	}
+	if _, err := elsewhere.withCredential(t).open().Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+func TestFilesThatAreRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(path string) error
+		text  string
+	}{
+		"symlink": {func(p string) error {
+			if err := os.Rename(p, p+".real"); err != nil {
+				return err
+			}
+			return os.Symlink(p+".real", p)
+		}, "symbolic link"},
+		"FIFO": {func(p string) error {
+			if err := os.Remove(p); err != nil {
+				return err
+			}
+			return syscall.Mkfifo(p, 0o600)
+		}, "not a regular file"},
+		"mode":  {func(p string) error { return os.Chmod(p, 0o640) }, "chmod 600"},
+		"owner": {func(p string) error { return os.Chown(p, 65534, -1) }, "another user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "owner" && os.Getuid() != 0 {
+				t.Skip("needs root to give a file away: sudo go test ./store")
+			}
+			h := newHome(t)
+			f, id := h.open(), store.NewID()
+			do(t, f.Save(t.Context(), id, item("x")))
+			path := filepath.Join(h.items, id+".age")
+			do(t, tt.spoil(path))
+			before, err := os.Lstat(path)
+			do(t, err)
+			if _, err := f.Load(t.Context(), id); err == nil || !strings.Contains(err.Error(), tt.text) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Load: %v", err)
+			}
+			if err := f.Save(t.Context(), id, item("y")); err == nil || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("Save: %v", err)
+			}
+			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+				t.Error("it was overwritten")
+			}
+		})
+	}
+}
+
+func TestADamagedFileIsRefusedAndPutAside(t *testing.T) {
+	h := newHome(t)
+	f, id := h.open(), store.NewID()
+	do(t, f.Save(t.Context(), id, item("x")))
+	path := filepath.Join(h.items, id+".age")
+	whole, err := os.ReadFile(path)
+	do(t, err)
+	for i := range whole {
+		do(t, os.WriteFile(path, whole[:i], 0o600))
+		if _, err := f.Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) {
+			t.Fatalf("the first %d bytes of %d: %v", i, len(whole), err)
+		}
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 1
+		do(t, os.WriteFile(path, flipped, 0o600))
+		if _, err := f.Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) {
+			t.Fatalf("byte %d flipped: %v", i, err)
+		}
+	}
+	damaged := whole[:len(whole)-1]
+	do(t, os.WriteFile(path, damaged, 0o600))
+	do(t, f.Save(t.Context(), id, item("new login")))
+	if b, err := os.ReadFile(path + ".damaged"); err != nil || !bytes.Equal(b, damaged) {
+		t.Errorf("what was damaged is lost: %v", err)
+	}
+	if got, err := f.Load(t.Context(), id); err != nil || string(got.RefreshToken.Reveal()) != "new login" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestKeysThatAreRefused(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"open to others": func(p string) error { return os.Chmod(p, 0o644) },
+		"garbage":        func(p string) error { return os.WriteFile(p, []byte("AGE-SECRET-KEY-1GARBAGE\n"), 0o600) },
+		"empty":          func(p string) error { return os.WriteFile(p, nil, 0o600) },
+	} {
+		h := newHome(t)
+		f, id := h.open(), store.NewID()
+		do(t, f.Save(t.Context(), id, item("x")))
+		path := filepath.Join(h.keys, "identity.txt")
+		do(t, spoil(path))
+		before, _ := os.ReadFile(path)
+		if _, err := f.Load(t.Context(), id); err == nil || strings.Contains(err.Error(), "GARBAGE") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := f.Save(t.Context(), id, item("y")); err == nil {
+			t.Errorf("%s: saved", name)
+		}
+		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+			t.Errorf("%s: the key was overwritten", name)
+		}
+	}
+}
+
+func TestCredential(t *testing.T) {
+	h := newHome(t).withCredential(t)
+	id := store.NewID()
+	c := store.NewCredential(h.credentials, "work", h.open())
+	if _, err := c.Load(t.Context(), id); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("nothing there: %v", err)
+	}
+	write := func(kind, text string) {
+		t.Helper()
+		do(t, os.WriteFile(filepath.Join(h.credentials, "bloq-agent.work."+kind), []byte(text), 0o600))
+	}
+	write("client-id", "the-id\n")
+	write("client-secret", "the-secret\n")
+	got, err := c.Load(t.Context(), id)
+	if err != nil || got.ClientID != "the-id" || string(got.ClientSecret.Reveal()) != "the-secret" || !got.RefreshToken.IsZero() || got.Origin != "" {
+		t.Errorf("client keys: %v, %v", got, err)
+	}
+	write("refresh-token", "first")
+	got, err = c.Load(t.Context(), id)
+	if err != nil || string(got.RefreshToken.Reveal()) != "first" {
+		t.Errorf("refresh token: %v, %v", got, err)
+	}
+	got.RefreshToken = store.NewSecret([]byte("rotated"))
+	got.Origin = "https://x.example"
+	do(t, c.Save(t.Context(), id, got))
+	again := store.NewCredential(h.credentials, "work", h.open())
+	got, err = again.Load(t.Context(), id)
+	if err != nil || string(got.RefreshToken.Reveal()) != "rotated" || got.Origin != "https://x.example" {
+		t.Errorf("what was rotated: %v, %v", got, err)
+	}
+	write("refresh-token", "second") // the person has put another there
+	got, err = again.Load(t.Context(), id)
+	if err != nil || string(got.RefreshToken.Reveal()) != "second" {
+		t.Errorf("a new credential: %v, %v", got, err)
+	}
+	for _, bad := range []string{"", "\n", "two\nlines"} {
+		write("refresh-token", bad)
+		if _, err := again.Load(t.Context(), id); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	if got := store.CredentialProfiles(h.credentials); len(got) != 1 || got[0] != "work" {
+		t.Errorf("%v", got)
+	}
+}

@@ -1,0 +1,51 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+// maxFile bounds what is read of a file of ours: an item is a few KiB.
+const maxFile = 1 << 20
+
+// readOwn reads a file that must be regular, ours, and closed to everybody
+// else. What is looked at is what is read: the checks are on the open file.
+func readOwn(path string) ([]byte, error) {
+	// Without O_NONBLOCK a FIFO would hold us until somebody writes.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	switch {
+	case !fi.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case !ok || int(st.Uid) != os.Getuid():
+		return nil, fmt.Errorf("%s belongs to another user", path)
+	case fi.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s is open to others, mode %04o (chmod 600 mends it)", path, fi.Mode().Perm())
+	}
+	return readAtMost(f, path)
+}
+
+func readAtMost(f *os.File, path string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s is longer than 1 MiB", path)
+	}
+	return b, nil
+}
