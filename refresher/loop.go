@@ -174,6 +174,9 @@ func (l *loop) takeSave(o outcome, now time.Time) {
 func (l *loop) publish(next *Snapshot) {
 	previous := l.current.Swap(next)
 	close(previous.changed)
+	if previous.accessToken != next.accessToken {
+		previous.accessToken.wipe()
+	}
 	if l.config.Observe != nil {
 		l.config.Observe(previous, next)
 	}

@@ -98,6 +98,15 @@ func New(c Config) *Refresher {
 // Snapshot is the latest published state.
 func (r *Refresher) Snapshot() *Snapshot { return r.current.Load() }
 
+// Wipe overwrites the access token, after Run has ended.
+func (r *Refresher) Wipe() {
+	s := r.current.Load().again()
+	s.accessToken = nil
+	old := r.current.Swap(s)
+	old.accessToken.wipe()
+	close(old.changed)
+}
+
 // Token answers with a token that lives for minTTL still (clamped to half its
 // lifetime, so that no wish can make every request a refresh). If the token
 // has less, Token waits for a refresh; if that fails, or ctx ends first, the
@@ -105,10 +114,19 @@ func (r *Refresher) Snapshot() *Snapshot { return r.current.Load() }
 // the error is an *Error.
 func (r *Refresher) Token(ctx context.Context, minTTL time.Duration) (Token, error) {
 	for {
+		t, err := r.tokenOnce(ctx, minTTL)
+		if err != errReplaced {
+			return t, err
+		}
+	}
+}
+
+func (r *Refresher) tokenOnce(ctx context.Context, minTTL time.Duration) (Token, error) {
+	for {
 		s := r.current.Load()
 		now := time.Now()
 		if s.lives(now, minTTL) {
-			return s.token(false), nil
+			return s.token(false)
 		}
 		if !s.worthAttempt(now) {
 			return s.best(now)
@@ -161,7 +179,7 @@ func (r *Refresher) await(ctx context.Context, s *Snapshot, w wake) error {
 func (r *Refresher) giveUp(reason error) (Token, error) {
 	s := r.current.Load()
 	if s.valid(time.Now()) {
-		return s.token(true), nil
+		return s.token(true)
 	}
 	if reason == ErrStopped {
 		return Token{}, ErrStopped

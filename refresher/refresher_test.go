@@ -466,11 +466,49 @@ func TestAGrantThatHasExpiredIsAFailure(t *testing.T) {
 	})
 }
 
+func TestATokenIsWipedWhenItIsReplaced(t *testing.T) {
+	e := &endpoint{}
+	bubble(t, e, func(t *testing.T, r *Refresher) {
+		mine := mustToken(t, r, 0)
+		held := r.Snapshot().accessToken.b
+		if _, err := r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if string(held) != strings.Repeat("\x00", len("access-1")) {
+			t.Errorf("the replaced token is still in memory: %q", held)
+		}
+		if string(mine.Value) != "access-1" {
+			t.Errorf("a caller's copy was wiped: %q", mine.Value)
+		}
+	})
+}
+
+func TestAStoppedRefresherCanBeWiped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &endpoint{lifetime: time.Hour}
+		r := New(Config{Exchange: e.exchange, Save: e.save})
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		mustToken(t, r, 0)
+		cancel()
+		<-r.done
+		held := r.Snapshot().accessToken.b
+		r.Wipe()
+		if string(held) != strings.Repeat("\x00", len("access-1")) || r.Snapshot().Grant() != nil {
+			t.Errorf("still in memory: %q", held)
+		}
+		if _, err := r.Token(t.Context(), 0); !errors.Is(err, ErrStopped) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 func TestNothingPrintsTheToken(t *testing.T) {
-	s := &Snapshot{accessToken: []byte("canary")}
+	s := &Snapshot{accessToken: &secret{b: []byte("canary")}}
 	tok := Token{Value: []byte("canary")}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
-		for _, v := range []any{s, *s, tok, &tok} {
+		for _, v := range []any{s, tok, &tok} {
 			got := fmt.Sprintf(verb, v)
 			if strings.Contains(got, "canary") || strings.Contains(got, "63616e617279") || strings.Contains(got, "99 97") {
 				t.Errorf("%s prints %s", verb, got)

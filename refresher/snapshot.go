@@ -1,8 +1,11 @@
 package refresher
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -32,13 +35,40 @@ type Snapshot struct {
 	// SaveErr is why the refresh token in use is not in the store, or nil.
 	SaveErr error
 
-	accessToken []byte
+	accessToken *secret       // nil before the first grant
 	changed     chan struct{} // closed when the next snapshot is published
+}
+
+// A secret is a token that is wiped when it is replaced. The lock is for those
+// who copy it at that moment; it guards nothing that blocks.
+type secret struct {
+	mu sync.RWMutex
+	b  []byte // nil once wiped
+}
+
+// copy is nil once the secret was wiped.
+func (s *secret) copy() []byte {
+	if s == nil {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return bytes.Clone(s.b)
+}
+
+func (s *secret) wipe() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.b)
+	s.b = nil
 }
 
 // A Token is what a caller gets.
 type Token struct {
-	// Value must not be modified.
+	// Value is the caller's own, to be cleared after use.
 	Value            []byte
 	Generation       uint64
 	IssuedAt, Expiry time.Time
@@ -68,10 +98,11 @@ func (s *Snapshot) Valid(now time.Time) bool { return s.valid(now) }
 // Grant is the access token for a successor of this Refresher, or nil if there
 // is none.
 func (s *Snapshot) Grant() *Grant {
-	if s.accessToken == nil {
+	token := s.accessToken.copy()
+	if token == nil {
 		return nil
 	}
-	return &Grant{AccessToken: s.accessToken, IssuedAt: s.IssuedAt, Expiry: s.Expiry}
+	return &Grant{AccessToken: token, IssuedAt: s.IssuedAt, Expiry: s.Expiry}
 }
 
 func (s *Snapshot) valid(now time.Time) bool {
@@ -106,7 +137,7 @@ func (s *Snapshot) failedWithin(d time.Duration, now time.Time) bool {
 // best is the answer when waiting has no point.
 func (s *Snapshot) best(now time.Time) (Token, error) {
 	if s.valid(now) {
-		return s.token(true), nil
+		return s.token(true)
 	}
 	class := s.Class
 	if class != NeedsLogin && class != Configuration {
@@ -115,11 +146,18 @@ func (s *Snapshot) best(now time.Time) (Token, error) {
 	return Token{}, &Error{Class: class, Next: s.NextAttempt, Err: s.Err}
 }
 
-func (s *Snapshot) token(stale bool) Token {
-	return Token{
-		Value: s.accessToken, Generation: s.Generation, Stale: stale,
-		IssuedAt: s.IssuedAt, Expiry: s.Expiry, RefreshAt: s.NextAttempt,
+// errReplaced says that the snapshot's token was wiped: there is a newer one.
+var errReplaced = errors.New("token was replaced")
+
+func (s *Snapshot) token(stale bool) (Token, error) {
+	value := s.accessToken.copy()
+	if value == nil {
+		return Token{}, errReplaced
 	}
+	return Token{
+		Value: value, Generation: s.Generation, Stale: stale,
+		IssuedAt: s.IssuedAt, Expiry: s.Expiry, RefreshAt: s.NextAttempt,
+	}, nil
 }
 
 // granted is the snapshot after s when the endpoint returned g at the instant
@@ -130,7 +168,7 @@ func (s *Snapshot) granted(g Grant, now time.Time, draw float64) *Snapshot {
 		at = soonest
 	}
 	return &Snapshot{
-		Generation: s.Generation + 1, accessToken: g.AccessToken,
+		Generation: s.Generation + 1, accessToken: &secret{b: g.AccessToken},
 		IssuedAt: g.IssuedAt.Round(0), Expiry: g.Expiry.Round(0),
 		NextAttempt: at.Round(0), Ended: now, Exchanges: s.Exchanges + 1,
 		changed: make(chan struct{}),
