@@ -44,11 +44,17 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 	p := d.profile(a.Profile)
 	p.change.Lock()
 	defer p.change.Unlock()
+	if d.locked.Load() {
+		return ipc.Adopted{}, &ipc.Problem{Code: ipc.CodeLocked, Detail: "locked", Hint: "bloq-agent unlock"}
+	}
 	facts, endpoints, problem := d.proposal(p, a)
 	if problem != nil {
 		return ipc.Adopted{}, problem
 	}
-	st, err := d.storeNamed(facts.Store)
+	if facts.Store == "credential" {
+		return ipc.Adopted{}, badRequest(p.name + ": its login is a systemd credential; put another in its place, or name a --store")
+	}
+	st, err := d.options.Stores.named(facts.Store, p.name)
 	if err != nil {
 		return ipc.Adopted{}, badRequest(err.Error())
 	}
@@ -206,6 +212,7 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	c := &candidate{facts: facts, item: store.Item{
 		Origin:       origin,
 		RefreshToken: store.NewSecret(a.RefreshToken),
+		ClientID:     a.ClientID,
 		ClientSecret: store.NewSecret(a.ClientSecret),
 		AccountToken: store.NewSecret(a.AccountToken),
 	}}
@@ -274,7 +281,7 @@ func (d *Daemon) dropOld(ctx context.Context, old *state, facts store.Profile) {
 	if old.login == nil {
 		return
 	}
-	old.login.wipe()
+	old.wipe()
 	if old.facts.Store == facts.Store {
 		return
 	}
@@ -318,7 +325,7 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 	}
 	old.halt()
 	if old.facts.Store != "" {
-		st, err := d.storeNamed(old.facts.Store)
+		st, err := d.options.Stores.named(old.facts.Store, p.name)
 		if err == nil {
 			err = st.Delete(ctx, old.facts.ID)
 		}
@@ -332,12 +339,10 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 		d.resume(p, old)
 		return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
-	if old.login != nil {
-		old.login.wipe()
-	}
+	old.wipe()
 	p.state.Store(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")
 	d.hub.publish(ipc.Event{Time: time.Now(), Event: "forgotten", Profile: p.name})
-	notify(d.statusLine())
+	d.notifyStatus()
 	return nil
 }

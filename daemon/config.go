@@ -44,6 +44,13 @@ func ConfigPath(getenv func(string) string) string {
 	return xdgFile(getenv, "XDG_CONFIG_HOME", ".config", "config.toml")
 }
 
+// KeyDir is where the key of the file store lies: $XDG_DATA_HOME/bloq-agent,
+// else below ~/.local/share. It is not the state directory, so that a copy of
+// that one opens nothing.
+func KeyDir(getenv func(string) string) string {
+	return xdgFile(getenv, "XDG_DATA_HOME", ".local/share", "")
+}
+
 // StateDir is where profiles.json lies: $XDG_STATE_HOME/bloq-agent, else below
 // ~/.local/state.
 func StateDir(getenv func(string) string) string {
@@ -99,7 +106,7 @@ func ParseConfig(path string, data []byte) (Config, error) {
 	}
 	c := Config{
 		LogLevel:  m.oneOf("", "log_level", f.LogLevel, "debug", "info", "warn", "error"),
-		Store:     m.oneOf("", "store", f.Store, "keyring", "memory"),
+		Store:     m.oneOf("", "store", f.Store, "keyring", "file", "memory"),
 		TLSCAFile: m.text("", "tls_ca_file", f.TLSCAFile),
 		Profiles:  map[string]ProfileConfig{},
 	}

@@ -31,8 +31,7 @@ type Options struct {
 	Store      string // for new profiles, over the configuration's; may be ""
 	Log        zerolog.Logger
 	LogLevel   string // over the configuration's; may be ""
-	// Stores are the places that secrets can rest in, by their names.
-	Stores []store.Store
+	Stores     Stores
 }
 
 // A Daemon is the running agent.
@@ -44,6 +43,10 @@ type Daemon struct {
 	config   atomic.Pointer[configState]
 	hub      hub
 	stopping atomic.Bool
+	locked   atomic.Bool // by `bloq-agent lock`
+
+	ctx    context.Context // ends when the daemon stops
+	cancel context.CancelFunc
 
 	lastRead []byte // of the configuration file; New's, then Run's alone
 	running  bool   // the same
@@ -69,9 +72,11 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.locked.Store(d.wasLocked())
 	d.config.Store(&configState{})
 	d.reload()
-	return d, nil
+	return d, d.recordCredentials()
 }
 
 // Run serves until ctx ends, then stops in good order: an exchange under way
@@ -108,6 +113,7 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 	d.log.Info().Msg("stopping")
 	notify(sddaemon.SdNotifyStopping)
 	d.stopping.Store(true)
+	d.cancel()
 	d.hub.close()
 	halted := make(chan struct{})
 	go func() {
@@ -129,28 +135,27 @@ func (d *Daemon) openAll(ctx context.Context) {
 	if d.config.Load().loaded.IsZero() {
 		return // the file may name other URLs; nothing is sent before it is mended
 	}
-	var wg sync.WaitGroup
-	for _, name := range d.names() {
-		p := d.profile(name)
-		wg.Go(func() {
-			p.change.Lock()
-			defer p.change.Unlock()
-			if s := p.state.Load(); s.problem != nil && !s.failed.IsZero() {
-				d.open(ctx, p, s.facts, 0)
-			}
-		})
-	}
-	wg.Wait()
+	d.eachProfile(func(p *profile) {
+		if s := p.state.Load(); s.problem != nil && !s.failed.IsZero() {
+			d.open(ctx, p, s.facts, 0)
+		}
+	})
 }
 
 func (d *Daemon) haltAll() {
+	d.eachProfile(func(p *profile) { p.state.Load().halt() })
+}
+
+// eachProfile runs f for all profiles at the same time, each under its change
+// lock.
+func (d *Daemon) eachProfile(f func(*profile)) {
 	var wg sync.WaitGroup
 	for _, name := range d.names() {
 		p := d.profile(name)
 		wg.Go(func() {
 			p.change.Lock()
 			defer p.change.Unlock()
-			p.state.Load().halt()
+			f(p)
 		})
 	}
 	wg.Wait()
@@ -193,25 +198,6 @@ func (d *Daemon) names() []string {
 	return list
 }
 
-func (d *Daemon) storeNamed(name string) (store.Store, error) {
-	for _, s := range d.options.Stores {
-		if s.Name() == name {
-			return s, nil
-		}
-	}
-	return nil, fmt.Errorf("there is no store %q", name)
-}
-
-// newStore is the name of the store for a profile that has none.
-func (d *Daemon) newStore() string {
-	for _, name := range []string{d.options.Store, d.config.Load().Store} {
-		if name != "" {
-			return name
-		}
-	}
-	return "keyring"
-}
-
 func (d *Daemon) clientOptions() accounts.Options {
 	return accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: d.config.Load().roots}
 }
@@ -248,16 +234,42 @@ func (d *Daemon) reload() {
 
 // reopen restarts the profiles whose URLs or trust have changed.
 func (d *Daemon) reopen(trust bool) {
-	for _, name := range d.names() {
-		p := d.profile(name)
-		p.change.Lock()
+	d.eachProfile(func(p *profile) {
 		s := p.state.Load()
-		if trust || s.endpoints != d.config.Load().endpoints(s.facts) {
-			s.halt()
-			d.open(context.Background(), p, s.facts, s.generation())
+		endpoints := d.config.Load().endpoints(s.facts)
+		if !trust && s.endpoints == endpoints || d.stopping.Load() {
+			return
 		}
-		p.change.Unlock()
+		if s.login == nil {
+			d.open(d.ctx, p, s.facts, 0)
+			return
+		}
+		s.halt()
+		next := &state{facts: s.facts, endpoints: endpoints}
+		if err := d.carryOver(p, s, next); err != nil {
+			next.problem, next.failed = p.storeProblem(err)
+		}
+		p.state.Store(next)
+		s.wipe()
+		d.tellOpened(p, s, next)
+	})
+}
+
+// carryOver starts next with the secrets and the token of s, which has been
+// stopped: the store need not answer for a change of URLs.
+func (d *Daemon) carryOver(p *profile, s, next *state) error {
+	client, err := accounts.New(next.endpoints, d.clientOptions())
+	if err != nil {
+		return err
 	}
+	item := s.login.copyItem()
+	if err := belongs(&item, next.endpoints.Token); err != nil {
+		item.Wipe()
+		return err
+	}
+	grant, generation := s.grant()
+	d.start(p, next, &login{client: client, store: s.login.store, id: s.facts.ID, item: item}, grant, generation)
+	return nil
 }
 
 func (d *Daemon) applyLevel() {

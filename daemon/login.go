@@ -23,13 +23,18 @@ type login struct {
 	item store.Item
 }
 
-// exchange is refresher.Config.Exchange: it spends the refresh token once.
+// exchange is refresher.Config.Exchange: it spends the refresh token once, or,
+// where there are only client keys yet, buys one with them.
 func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
-	l.mu.Lock()
-	token := l.item.RefreshToken.Clone()
-	l.mu.Unlock()
-	defer token.Wipe()
-	g, err := l.client.Refresh(ctx, token.Reveal())
+	item := l.copyItem()
+	defer item.Wipe()
+	var g accounts.Grant
+	var err error
+	if item.RefreshToken.IsZero() {
+		g, err = l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
+	} else {
+		g, err = l.client.Refresh(ctx, item.RefreshToken.Reveal())
+	}
 	if err != nil {
 		return refresher.Grant{}, failure(err)
 	}
@@ -119,16 +124,27 @@ func load(ctx context.Context, s store.Store, id, tokenURL string) (store.Item, 
 	if err != nil {
 		return store.Item{}, err
 	}
-	origin, err := accounts.Origin(tokenURL)
-	if err != nil {
+	if err := belongs(&item, tokenURL); err != nil {
+		item.Wipe()
 		return store.Item{}, err
 	}
-	if item.Origin != origin {
-		was := item.Origin
-		item.Wipe()
-		return store.Item{}, &originError{was, origin}
-	}
 	return item, nil
+}
+
+// belongs sees that item's secrets may be sent to tokenURL. A credential has
+// no origin of its own: it belongs to what the configuration names.
+func belongs(item *store.Item, tokenURL string) error {
+	origin, err := accounts.Origin(tokenURL)
+	if err != nil {
+		return err
+	}
+	if item.Origin == "" {
+		item.Origin = origin
+	}
+	if item.Origin != origin {
+		return &originError{item.Origin, origin}
+	}
+	return nil
 }
 
 // An originError says that the configuration names another origin than the one

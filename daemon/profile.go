@@ -13,6 +13,9 @@ import (
 	"bloq-agent/store"
 )
 
+// probeGap is the longest that a store which failed goes without another try.
+const probeGap = 30 * time.Second
+
 // loadGap is how long after a store failed it is asked again for a request.
 const loadGap = 5 * time.Second
 
@@ -78,33 +81,91 @@ func (d *Daemon) recovered(ctx context.Context, p *profile) *state {
 	return p.state.Load()
 }
 
-// open loads p's item and starts its refresher, or records why it cannot. The
-// caller holds p.change, and the state before has been stopped. Tokens are
-// numbered on from generation.
+// open loads p's item and starts its refresher, or records why it cannot and
+// has somebody wait for the store. The caller holds p.change, and the state
+// before has been stopped. Tokens are numbered on from generation.
 func (d *Daemon) open(ctx context.Context, p *profile, facts store.Profile, generation uint64) {
-	s := &state{facts: facts}
-	defer func() { p.state.Store(s) }()
-	config := d.config.Load()
-	s.endpoints = config.endpoints(facts)
-	if d.stopping.Load() {
-		s.problem = errStopping
-		return
-	}
-	if facts.Store == "" { // nothing was ever adopted
-		s.problem = p.needsLogin("needs login")
-		return
-	}
-	st, err := d.storeNamed(facts.Store)
-	if err == nil {
-		err = d.openFrom(ctx, p, s, st, generation)
-	}
-	if err != nil {
-		s.problem, s.failed = p.storeProblem(err)
-		d.log.Error().Str("profile", p.name).Err(err).Msg("profile cannot be served")
+	before := p.state.Load()
+	s := d.opened(ctx, p, facts, generation)
+	p.state.Store(s)
+	d.tellOpened(p, before, s)
+	switch {
+	case s.problem == nil:
+		d.dropLeftover(ctx, p)
+	case !s.failed.IsZero():
+		go d.await(p, s)
 	}
 }
 
-func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state, st store.Store, generation uint64) error {
+// tellOpened says what is new in s.
+func (d *Daemon) tellOpened(p *profile, before, s *state) {
+	if s.problem != nil && (before.problem == nil || before.problem.Detail != s.problem.Detail) {
+		d.log.Warn().Str("profile", p.name).Str("code", string(s.problem.Code)).Msg(s.problem.Detail)
+	}
+	status := s.describe(d, p.name, time.Now())
+	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: p.name, Status: &status})
+	d.notifyStatus()
+}
+
+// await tries p again whenever the keyring may have changed, and now and then,
+// because a hint can be missed and other stores give none. It ends when p is
+// served, or is something else than s.
+func (d *Daemon) await(p *profile, s *state) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	defer cancel()
+	changed := d.options.Stores.Keyring.Watch(ctx)
+	// The first look is for what happened before the watch stood.
+	for pause := time.Second; ; pause = min(2*pause, probeGap) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-time.After(pause):
+		}
+		p.change.Lock()
+		if p.state.Load() != s {
+			p.change.Unlock()
+			return
+		}
+		next := d.opened(ctx, p, s.facts, 0)
+		p.state.Store(next)
+		if next.problem == nil {
+			d.dropLeftover(ctx, p)
+		}
+		p.change.Unlock()
+		if next.problem == nil || next.problem.Detail != s.problem.Detail {
+			d.tellOpened(p, s, next)
+		}
+		if next.failed.IsZero() {
+			return
+		}
+		s = next
+	}
+}
+
+// opened is the state of a profile that is being opened.
+func (d *Daemon) opened(ctx context.Context, p *profile, facts store.Profile, generation uint64) *state {
+	s := &state{facts: facts, endpoints: d.config.Load().endpoints(facts)}
+	switch {
+	case d.stopping.Load():
+		s.problem = errStopping
+	case facts.Store == "": // nothing was ever adopted
+		s.problem = p.needsLogin("needs login")
+	case d.locked.Load():
+		s.problem = &ipc.Problem{Code: ipc.CodeLocked, Detail: p.name + ": locked", Hint: "bloq-agent unlock"}
+	default:
+		if err := d.openFrom(ctx, p, s, generation); err != nil {
+			s.problem, s.failed = p.storeProblem(err)
+		}
+	}
+	return s
+}
+
+func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state, generation uint64) error {
+	st, err := d.options.Stores.named(s.facts.Store, p.name)
+	if err != nil {
+		return err
+	}
 	client, err := accounts.New(s.endpoints, d.clientOptions())
 	if err != nil {
 		return err
@@ -136,25 +197,41 @@ func (d *Daemon) start(p *profile, s *state, l *login, g *refresher.Grant, gener
 	}()
 }
 
-// resume starts again what old.halt stopped, with the secrets and the token
-// that it held: the store need not answer for that.
-func (d *Daemon) resume(p *profile, old *state) {
-	if old.login == nil {
-		return // nothing ran; p's state is still old
+// resume starts again what s.halt stopped, with the secrets and the token that
+// it held: the store need not answer for that.
+func (d *Daemon) resume(p *profile, s *state) {
+	if s.login == nil {
+		return // nothing ran; p's state is still the old one
 	}
-	s := &state{facts: old.facts, endpoints: old.endpoints}
-	grant, generation := old.refresher.Snapshot().Grant(), old.generation()
-	if grant != nil {
-		generation-- // it keeps its number
-	}
-	d.start(p, s, old.login, grant, generation)
-	p.state.Store(s)
+	grant, generation := s.grant()
+	next := &state{facts: s.facts, endpoints: s.endpoints}
+	d.start(p, next, s.login, grant, generation)
+	p.state.Store(next)
+	s.refresher.Wipe()
 }
 
 // halt stops what runs in s, if anything does, and keeps its secrets.
 func (s *state) halt() {
 	if s.stop != nil {
 		s.stop()
+	}
+}
+
+// grant is what s hands on to its successor: the token at hand, which keeps its
+// number.
+func (s *state) grant() (*refresher.Grant, uint64) {
+	g, generation := s.refresher.Snapshot().Grant(), s.generation()
+	if g != nil {
+		generation--
+	}
+	return g, generation
+}
+
+// wipe overwrites every secret of s, which has been stopped.
+func (s *state) wipe() {
+	if s.login != nil {
+		s.login.wipe()
+		s.refresher.Wipe()
 	}
 }
 

@@ -27,6 +27,10 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("POST "+ipc.RouteRefresh, d.handleRefresh)
 	mux.HandleFunc("POST "+ipc.RouteAdopt, d.handleAdopt)
 	mux.HandleFunc("POST "+ipc.RouteForget, d.handleForget)
+	mux.HandleFunc("POST "+ipc.RouteLock, d.handleLock)
+	mux.HandleFunc("POST "+ipc.RouteUnlock, d.handleUnlock)
+	mux.HandleFunc("POST "+ipc.RouteProtect, d.handleProtect)
+	mux.HandleFunc("POST "+ipc.RouteStore, d.handleStore)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest("there is no "+r.Method+" "+r.URL.Path))
 	})

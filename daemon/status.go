@@ -30,15 +30,15 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 
 // profileStatus describes p. It never asks the store or the endpoint.
 func (d *Daemon) profileStatus(p *profile) ipc.ProfileStatus {
-	return p.state.Load().describe(p.name, time.Now())
+	return p.state.Load().describe(d, p.name, time.Now())
 }
 
-func (s *state) describe(name string, now time.Time) ipc.ProfileStatus {
+func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatus {
 	f := s.facts
 	out := ipc.ProfileStatus{
 		Profile: name, Environment: f.Environment, Store: f.Store, ClientID: f.ClientID,
 		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
-		RefreshExpiry: f.RefreshExpiry.UTC(), PendingClientID: f.PendingClientID,
+		RefreshExpiry: f.RefreshExpiry.UTC(), PendingClientID: f.PendingClientID, StoreNote: d.options.Stores.note(f.Store),
 	}
 	if s.problem != nil {
 		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
@@ -95,6 +95,8 @@ func stateOf(c ipc.Code) string {
 	return ipc.StateUnavailable
 }
 
+func (d *Daemon) notifyStatus() { notify(d.statusLine()) }
+
 // statusLine is the line that `systemctl --user status` shows.
 func (d *Daemon) statusLine() string {
 	names := d.names()
@@ -105,6 +107,9 @@ func (d *Daemon) statusLine() string {
 	for _, name := range names {
 		s := d.profileStatus(d.profile(name))
 		part := fmt.Sprintf("%s: %s", name, s.State)
+		if problem := d.profile(name).state.Load().problem; problem != nil {
+			part = problem.Detail // it begins with the profile's name
+		}
 		if !s.NextRefresh.IsZero() {
 			part += ", next refresh " + s.NextRefresh.Local().Format(time.TimeOnly)
 		}
@@ -115,6 +120,9 @@ func (d *Daemon) statusLine() string {
 
 // observe tells people and watchers what a refresher has published.
 func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snapshot) {
+	if current := p.state.Load(); current.refresher == s.refresher {
+		s = current // its record may have changed since
+	}
 	now := time.Now()
 	e := d.log.Info()
 	name := "refreshed"
@@ -140,7 +148,7 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 		e = e.Str("retry_in", wait.Round(time.Millisecond).String())
 	}
 	e.Msg(name)
-	status := s.describe(p.name, now)
+	status := s.describe(d, p.name, now)
 	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
-	notify(d.statusLine())
+	d.notifyStatus()
 }

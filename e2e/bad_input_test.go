@@ -66,7 +66,7 @@ func TestBadInput(t *testing.T) {
 		"leftover argument":    {"", []string{"status", "x"}, 2, "x", "bloq-agent --help"},
 		"unknown client keys":  {"", []string{"keys", "delete", "abc"}, 5, "404", ""},
 		"hostile client keys":  {"", []string{"keys", "delete", "../x"}, 2, "no client ID", ""},
-		"bad store of serve":   {"", []string{"serve", "--store", "cellar"}, 2, "keyring or memory", "bloq-agent serve --help"},
+		"bad store of serve":   {"", []string{"serve", "--store", "cellar"}, 2, "keyring, file or memory", "bloq-agent serve --help"},
 		"bad level of serve":   {"", []string{"serve", "--log-level", "loud"}, 2, "loud", "bloq-agent serve --help"},
 		"bad format of serve":  {"", []string{"serve", "--log-format", "xml"}, 2, "xml", "bloq-agent serve --help"},
 		"second daemon":        {"", []string{"serve"}, 1, "another bloq-agent serves this socket", "bloq-agent status"},

@@ -115,7 +115,7 @@ func TestAKeyringThatIsFrozenAtTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start()
-	w.wants(w.run("", "bloq-token"), 5, "keyring does not answer", "bloq-agent status")
+	w.wants(w.run("", "bloq-token"), 5, "waiting for the keyring (frozen)", "bloq-agent status")
 	if err := syscall.Kill(service.PID, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

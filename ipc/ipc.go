@@ -17,6 +17,10 @@ const (
 	RouteRefresh = "/v1/refresh"
 	RouteAdopt   = "/v1/adopt"
 	RouteForget  = "/v1/forget"
+	RouteLock    = "/v1/lock"
+	RouteUnlock  = "/v1/unlock"
+	RouteProtect = "/v1/protect"
+	RouteStore   = "/v1/store"
 )
 
 // Headers (PROTOCOL.md section 3).

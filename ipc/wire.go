@@ -95,11 +95,24 @@ type Named struct {
 	Profile string `json:"profile"`
 }
 
+// Move is the body of POST /v1/store: the profile's secrets go to another store.
+type Move struct {
+	Profile string `json:"profile"`
+	To      string `json:"to"`
+}
+
+// Passphrase is the body of POST /v1/unlock and /v1/protect: that of the file
+// store's key. Unlock takes it only where there is one.
+type Passphrase struct {
+	Passphrase Text `json:"passphrase,omitempty"`
+}
+
 // Status is the body of GET /v1/status.
 type Status struct {
 	Version   string          `json:"version"`
 	PID       int             `json:"pid"`
 	StartedAt time.Time       `json:"started_at"`
+	Locked    bool            `json:"locked"` // by `bloq-agent lock`
 	Config    ConfigStatus    `json:"config"`
 	Profiles  []ProfileStatus `json:"profiles"`
 }
@@ -133,7 +146,9 @@ type ProfileStatus struct {
 	KeysURL     string `json:"keys_url,omitempty"`
 	NodesURL    string `json:"nodes_url,omitempty"`
 	Store       string `json:"store,omitempty"`
-	ClientID    string `json:"client_id,omitempty"`
+	// StoreNote says what the store does and does not protect.
+	StoreNote string `json:"store_note,omitempty"`
+	ClientID  string `json:"client_id,omitempty"`
 	// PendingClientID is what a login that failed half-way left behind.
 	PendingClientID string    `json:"pending_client_id,omitempty"`
 	Generation      uint64    `json:"generation"`

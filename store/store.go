@@ -80,6 +80,12 @@ func (i Item) Clone() Item {
 	return i
 }
 
+// Equal reports whether two items are the same, secrets included.
+func (i Item) Equal(o Item) bool {
+	return i.Origin == o.Origin && i.ClientID == o.ClientID && i.Source == o.Source && i.AccountExpiry.Equal(o.AccountExpiry) &&
+		i.RefreshToken.Equal(o.RefreshToken) && i.ClientSecret.Equal(o.ClientSecret) && i.AccountToken.Equal(o.AccountToken)
+}
+
 // Wipe overwrites the secrets.
 func (i *Item) Wipe() {
 	i.RefreshToken.Wipe()

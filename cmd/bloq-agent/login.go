@@ -30,7 +30,7 @@ func (t *target) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&t.accountsURL, "accounts-url", "", "Accounts service: sets the URLs of login, tokens and client keys")
 	cmd.Flags().StringVar(&t.nodesURL, "nodes-url", "", "Nodes API (default: the environment's, else the Accounts URL)")
 	cmd.Flags().StringVar(&t.loginURL, "login-url", "", "where the password is sent (default: the environment's)")
-	cmd.Flags().StringVar(&t.store, "store", "", "keyring, or memory, which forgets at exit (default: what the profile has, else the daemon's)")
+	cmd.Flags().StringVar(&t.store, "store", "", "keyring, file, or memory, which forgets at exit (default: what the profile has, else the daemon's)")
 	cmd.Flags().BoolVar(&t.keepSecret, "keep-client-secret", false, "store the client secret too")
 }
 
@@ -128,7 +128,7 @@ refresh token that the daemon keeps.`,
 			if passwordStdin {
 				password, err = readSecret("password")
 			} else {
-				password, err = askSecret("password of " + user + ": ")
+				password, err = askSecret("password of "+user+": ", loginWithoutTerminal)
 			}
 			if err != nil {
 				return err

@@ -45,7 +45,7 @@ that asks.`,
 	root.PersistentFlags().String("socket", "", "the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)")
 	root.AddCommand(
 		serveCommand(), loginCommand(), addCommand(), statusCommand(), refreshCommand(), logoutCommand(),
-		keysCommand(), configCommand(), versionCommand(),
+		keysCommand(), lockCommand(), unlockCommand(), storeCommand(), importCommand(), configCommand(), versionCommand(),
 	)
 	return root
 }

@@ -24,8 +24,8 @@ func serveCommand() *cobra.Command {
 		Short: "run the daemon",
 		Args:  cobra.NoArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
-			if !oneOf(storeName, "", "keyring", "memory") {
-				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--store %q: keyring or memory", storeName)
+			if !oneOf(storeName, "", "keyring", "file", "memory") {
+				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--store %q: keyring, file or memory", storeName)
 			}
 			if !oneOf(level, "", "debug", "info", "warn", "error") {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-level %q: debug, info, warn or error", level)
@@ -45,7 +45,7 @@ func serveCommand() *cobra.Command {
 			d, err := daemon.New(daemon.Options{
 				Listener: listener, Version: version, ConfigPath: config, StateDir: daemon.StateDir(os.Getenv),
 				Store: storeName, Log: log, LogLevel: level,
-				Stores: []store.Store{store.NewKeyring(), store.NewMemory()},
+				Stores: stores(),
 			})
 			if err != nil {
 				return err
@@ -54,10 +54,19 @@ func serveCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&config, "config", "", "configuration file (default: $XDG_CONFIG_HOME/bloq-agent/config.toml)")
-	cmd.Flags().StringVar(&storeName, "store", "", "where new logins rest: keyring, or memory, which forgets them at exit")
+	cmd.Flags().StringVar(&storeName, "store", "", "where new logins rest: keyring, file, or memory, which forgets them at exit (default: the configuration's, else keyring)")
 	cmd.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error (default: the configuration's, else info)")
 	cmd.Flags().StringVar(&format, "log-format", "auto", "auto, json or console")
 	return cmd
+}
+
+func stores() daemon.Stores {
+	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
+	key := store.NewKey(daemon.KeyDir(os.Getenv), credentials)
+	return daemon.Stores{
+		Keyring: store.NewKeyring(), File: store.NewFile(daemon.StateDir(os.Getenv), key), Memory: store.NewMemory(),
+		Credentials: credentials,
+	}
 }
 
 // serve runs d until SIGTERM or SIGINT; SIGHUP reloads.

@@ -98,6 +98,9 @@ func table(profiles []ipc.ProfileStatus) error {
 		return err
 	}
 	for _, p := range profiles {
+		if err := printf("%s", noteLine(p)); err != nil {
+			return err
+		}
 		if p.LastError == "" {
 			continue
 		}

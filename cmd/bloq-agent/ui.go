@@ -76,10 +76,12 @@ func printf(format string, args ...any) error {
 	return err
 }
 
+const loginWithoutTerminal = "bloq-agent login --user YOU@EXAMPLE --password-stdin"
+
 // ask reads a line from the terminal.
 func ask(question string) (string, error) {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return "", fail(ipc.ExitUsage, "bloq-agent login --user YOU@EXAMPLE --password-stdin", "no terminal to ask on")
+		return "", fail(ipc.ExitUsage, loginWithoutTerminal, "no terminal to ask on")
 	}
 	_, _ = fmt.Fprint(os.Stderr, question)
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
@@ -89,11 +91,12 @@ func ask(question string) (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-// askSecret reads a line from the terminal without echo.
-func askSecret(question string) ([]byte, error) {
+// askSecret reads a line from the terminal without echo. Instead is what to
+// type where there is none.
+func askSecret(question, instead string) ([]byte, error) {
 	fd := int(os.Stdin.Fd())
 	if !term.IsTerminal(fd) {
-		return nil, fail(ipc.ExitUsage, "bloq-agent login --user YOU@EXAMPLE --password-stdin", "no terminal to ask for the password on")
+		return nil, fail(ipc.ExitUsage, instead, "no terminal to ask on")
 	}
 	before, err := term.GetState(fd)
 	if err != nil {

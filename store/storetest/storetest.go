@@ -48,9 +48,7 @@ func want(t *testing.T, s store.Store, id string, i store.Item) {
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
-	same := got.Origin == i.Origin && got.ClientID == i.ClientID && got.Source == i.Source && got.AccountExpiry.Equal(i.AccountExpiry) && got.RefreshToken.Equal(i.RefreshToken) &&
-		got.ClientSecret.Equal(i.ClientSecret) && got.AccountToken.Equal(i.AccountToken)
-	if !same {
+	if !got.Equal(i) {
 		t.Errorf("what was loaded is not what was saved: %+v, %+v", got, i)
 	}
 }

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/ipc"
+
+	"github.com/spf13/cobra"
+)
+
+// bclFile is what Bloq's own CLI (bcl 4) leaves in its configuration file, in
+// clear. Each member may be missing.
+type bclFile struct {
+	Env          string   `json:"env"`
+	User         string   `json:"user"`
+	AccessToken  ipc.Text `json:"accessToken"` // of the account: never a client token
+	ClientID     string   `json:"clientId"`
+	ClientSecret ipc.Text `json:"clientSecret"`
+	RefreshToken ipc.Text `json:"refreshToken"`
+	Services     map[string]struct {
+		Accounts struct {
+			URL string `json:"url"`
+		} `json:"accounts"`
+		Nodes struct {
+			URL string `json:"url"`
+		} `json:"nodes"`
+	} `json:"services"`
+}
+
+func importCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "import", Short: "take over the login of another program", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(importBCLCommand())
+	return cmd
+}
+
+func importBCLCommand() *cobra.Command {
+	var t target
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "bcl",
+		Short: "take over what Bloq's own CLI left in its plain-text file",
+		Long: `Take over the refresh token, or else the client keys, that Bloq's own CLI (bcl)
+left in its configuration file. The file is read and not written; what to type
+to remove the secrets from it is printed at the end.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			path := bclPath(os.Getenv)
+			f, err := readBCL(path)
+			if err != nil {
+				return err
+			}
+			if err := f.aim(&t); err != nil {
+				return err
+			}
+			if err := describeBCL(path, f, t.profile); err != nil || dryRun {
+				return err
+			}
+			if err := takeOverBCL(cmd, &t, f); err != nil {
+				return err
+			}
+			complain("%s still holds the secrets in clear", path)
+			complain("hint: shred -u %s", shellQuote(path))
+			return nil
+		}),
+	}
+	cmd.Flags().StringVarP(&t.profile, "profile", "p", "", "profile to make (default: default for prod, else the environment's name)")
+	cmd.Flags().StringVar(&t.store, "store", "", "keyring, file or memory (default: the daemon's)")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be taken over")
+	return cmd
+}
+
+func bclPath(getenv func(string) string) string {
+	dir := getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(getenv("HOME"), ".config")
+	}
+	return filepath.Join(dir, "@bloq", "cloud-cli-nodejs", "config.json")
+}
+
+func readBCL(path string) (bclFile, error) {
+	var f bclFile
+	r, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, fail(ipc.ExitUsage, "bloq-agent login", "bcl has left nothing: %s is not there", path)
+	}
+	if err != nil {
+		return f, err
+	}
+	defer func() { _ = r.Close() }()
+	b, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	if err != nil {
+		return f, err
+	}
+	// The library's errors quote what they do not like, which may be a secret.
+	if json.Unmarshal(b, &f) != nil {
+		return f, fail(ipc.ExitUsage, "bloq-agent login", "%s is not what bcl writes", path)
+	}
+	if len(f.RefreshToken) == 0 && (f.ClientID == "" || len(f.ClientSecret) == 0) {
+		return f, fail(ipc.ExitPerson, "bloq-agent login", "%s holds neither a refresh token nor client keys", path)
+	}
+	return f, nil
+}
+
+// aim sets what the file says of the environment.
+func (f bclFile) aim(t *target) error {
+	t.environment = f.Env
+	if t.environment == "" {
+		t.environment = "prod"
+	}
+	preset, err := accounts.Environment(t.environment)
+	if err != nil {
+		return fail(ipc.ExitUsage, "", "bcl's file: %v", err)
+	}
+	s := f.Services[t.environment]
+	// bcl writes "local" with a name, which http is not allowed to.
+	accountsURL := strings.Replace(s.Accounts.URL, "http://localhost", "http://127.0.0.1", 1)
+	if accountsURL != "" && accounts.FromAccountsURL(accountsURL).Token != preset.Token {
+		t.accountsURL = accountsURL
+	}
+	if nodes := strings.Replace(s.Nodes.URL, "http://localhost", "http://127.0.0.1", 1); nodes != "" && nodes != preset.Nodes {
+		t.nodesURL = nodes
+	}
+	if t.profile == "" {
+		t.profile = "default"
+		if t.environment != "prod" {
+			t.profile = t.environment
+		}
+	}
+	return nil
+}
+
+// useful reports whether the refresh token has some life left.
+func (f bclFile) useful() bool {
+	times, err := accounts.TokenTimes(f.RefreshToken)
+	return err == nil && (times.Expiry.IsZero() || time.Now().Before(times.Expiry))
+}
+
+func describeBCL(path string, f bclFile, profile string) error {
+	what := "client keys " + f.ClientID
+	if f.useful() {
+		what = "a refresh token"
+		if times, err := accounts.TokenTimes(f.RefreshToken); err == nil && !times.Expiry.IsZero() {
+			what += " that ends on " + times.Expiry.Local().Format(time.DateOnly)
+		}
+	}
+	return printf("%s has %s; profile %s\n", path, what, profile)
+}
+
+func takeOverBCL(cmd *cobra.Command, t *target, f bclFile) error {
+	a, err := t.prepare(cmd)
+	if err != nil {
+		return err
+	}
+	a.adopt.ClientID = f.ClientID
+	if times, err := accounts.TokenTimes(f.AccessToken); err == nil && time.Now().Before(times.Expiry) {
+		a.adopt.AccountToken = f.AccessToken
+	}
+	if f.useful() {
+		a.adopt.RefreshToken = f.RefreshToken
+		var done ipc.Adopted
+		if err := a.link.post(ipc.RouteAdopt, a.adopt, &done); err != nil {
+			return err
+		}
+		return added(done)
+	}
+	if f.ClientID == "" || len(f.ClientSecret) == 0 {
+		return fail(ipc.ExitPerson, "bloq-agent login", "the refresh token has expired, and there are no client keys")
+	}
+	grant, err := a.client.ClientCredentials(cmd.Context(), f.ClientID, f.ClientSecret)
+	if err != nil {
+		return endpointError(err)
+	}
+	done, err := a.handOver(grant, f.ClientSecret)
+	if err != nil {
+		return err
+	}
+	return added(done)
+}
+
+func shellQuote(s string) string {
+	return fmt.Sprintf("'%s'", strings.ReplaceAll(s, "'", `'\''`))
+}

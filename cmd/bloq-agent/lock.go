@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+
+	"bloq-agent/ipc"
+
+	"github.com/spf13/cobra"
+)
+
+func lockCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "lock",
+		Short: "wipe every secret from the daemon's memory, until unlock",
+		Long: `Wipe every secret from the daemon's memory. Until "bloq-agent unlock" the helper
+gets exit status 3, over restarts too. Logins in the memory store are lost.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			if err := l.post(ipc.RouteLock, struct{}{}, new(ipc.Status)); err != nil {
+				return err
+			}
+			return printf("locked\n")
+		}),
+	}
+}
+
+func unlockCommand() *cobra.Command {
+	var passphraseStdin bool
+	cmd := &cobra.Command{
+		Use:   "unlock",
+		Short: "undo lock, and open the file store's key if it has a passphrase",
+		Long: `Undo "bloq-agent lock", and open the file store's key if it is under a
+passphrase. A keyring is unlocked in your desktop session; this asks it again.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			var p ipc.Passphrase
+			if passphraseStdin {
+				if p.Passphrase, err = readSecret("passphrase"); err != nil {
+					return err
+				}
+			}
+			s, err := l.unlock(p)
+			if err != nil {
+				return err
+			}
+			if err := needsPerson(s); err != nil {
+				return withHint(err, s)
+			}
+			return printf("unlocked\n")
+		}),
+	}
+	cmd.Flags().BoolVar(&passphraseStdin, "passphrase-stdin", false, "read the passphrase from stdin")
+	return cmd
+}
+
+// unlock asks for a passphrase only if the daemon says that it takes one.
+func (l link) unlock(p ipc.Passphrase) (ipc.Status, error) {
+	var s ipc.Status
+	err := l.post(ipc.RouteUnlock, p, &s)
+	var f *failure
+	if p.Passphrase != nil || !errors.As(err, &f) || f.code != ipc.ExitPerson {
+		return s, err
+	}
+	passphrase, askErr := askSecret("passphrase of the file store: ", "bloq-agent unlock --passphrase-stdin")
+	if askErr != nil {
+		return s, askErr
+	}
+	defer clear(passphrase)
+	if len(passphrase) == 0 {
+		return s, err
+	}
+	return s, l.post(ipc.RouteUnlock, ipc.Passphrase{Passphrase: passphrase}, &s)
+}
+
+// withHint adds the daemon's hint for the profile that still needs somebody.
+func withHint(err error, s ipc.Status) error {
+	var f *failure
+	for _, p := range s.Profiles {
+		if p.Hint != "" && errors.As(err, &f) {
+			return &failure{f.code, p.LastError, p.Hint}
+		}
+	}
+	return err
+}
+
+func storeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "store", Short: "move a login to another store, or protect the file store", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(moveCommand(), protectCommand())
+	return cmd
+}
+
+func moveCommand() *cobra.Command {
+	var profile, to string
+	cmd := &cobra.Command{
+		Use:   "move --to STORE",
+		Short: "move a login to another store: keyring or file",
+		Long: `Move a login to another store. The new copy is written and read back before the
+old one is dropped.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			if to == "" {
+				return fail(ipc.ExitUsage, "bloq-agent store move --to file", "--to is missing")
+			}
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			var s ipc.ProfileStatus
+			if err := l.post(ipc.RouteStore, ipc.Move{Profile: profile, To: to}, &s); err != nil {
+				return err
+			}
+			return printf("moved profile %s to the %s store\n%s", s.Profile, s.Store, noteLine(s))
+		}),
+	}
+	profileFlag(cmd, &profile)
+	cmd.Flags().StringVar(&to, "to", "", "keyring or file")
+	return cmd
+}
+
+// noteLine is what a person should know of the store, if anything.
+func noteLine(s ipc.ProfileStatus) string {
+	if s.StoreNote == "" {
+		return ""
+	}
+	return s.Profile + ": " + s.Store + " store: " + s.StoreNote + "\n"
+}
+
+func protectCommand() *cobra.Command {
+	var passphraseStdin bool
+	cmd := &cobra.Command{
+		Use:   "protect",
+		Short: "put the file store's key under a passphrase",
+		Long: `Put the file store's key under a passphrase. From then on the daemon needs
+"bloq-agent unlock" after each start.`,
+		Args: cobra.NoArgs,
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			passphrase, err := newPassphrase(passphraseStdin)
+			if err != nil {
+				return err
+			}
+			defer clear(passphrase)
+			if err := l.post(ipc.RouteProtect, ipc.Passphrase{Passphrase: passphrase}, new(ipc.Status)); err != nil {
+				return err
+			}
+			return printf("the file store's key is under the passphrase now\n")
+		}),
+	}
+	cmd.Flags().BoolVar(&passphraseStdin, "passphrase-stdin", false, "read the passphrase from stdin")
+	return cmd
+}
+
+func newPassphrase(stdin bool) ([]byte, error) {
+	if stdin {
+		return readSecret("passphrase")
+	}
+	const instead = "bloq-agent store protect --passphrase-stdin"
+	first, err := askSecret("new passphrase of the file store: ", instead)
+	if err != nil {
+		return nil, err
+	}
+	again, err := askSecret("the same again: ", instead)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(again)
+	if !bytes.Equal(first, again) {
+		return nil, fail(ipc.ExitUsage, "bloq-agent store protect", "the two are not the same")
+	}
+	return first, nil
+}

@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bloq-agent/ipc"
+	"bloq-agent/store"
+)
+
+// lockedFile in the state directory says that the agent is locked; a restart
+// stays so.
+const lockedFile = "locked"
+
+func (d *Daemon) lockedPath() string { return filepath.Join(d.options.StateDir, lockedFile) }
+
+func (d *Daemon) wasLocked() bool {
+	_, err := os.Lstat(d.lockedPath())
+	return err == nil
+}
+
+func (d *Daemon) handleLock(w http.ResponseWriter, r *http.Request) {
+	if err := d.lock(); err != nil {
+		fail(w, &ipc.Problem{Code: ipc.CodeInternal, Detail: "locking: " + err.Error()})
+		return
+	}
+	d.handleStatus(w, r)
+}
+
+// lock wipes every secret from memory. The mark comes first: a crash in the
+// middle must come back locked.
+func (d *Daemon) lock() error {
+	if err := store.WriteFile(d.lockedPath(), nil); err != nil {
+		return err
+	}
+	d.locked.Store(true)
+	d.eachProfile(func(p *profile) {
+		s := p.state.Load()
+		s.halt()
+		s.wipe()
+		d.open(d.ctx, p, s.facts, s.generation())
+	})
+	d.options.Stores.File.Key().Lock()
+	d.log.Info().Msg("locked")
+	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
+	return nil
+}
+
+func (d *Daemon) handleUnlock(w http.ResponseWriter, r *http.Request) {
+	var body ipc.Passphrase
+	if err := decode(r, &body); err != nil {
+		fail(w, badRequest(err.Error()))
+		return
+	}
+	defer clear(body.Passphrase)
+	if problem := d.unlock(r.Context(), body.Passphrase); problem != nil {
+		fail(w, problem)
+		return
+	}
+	d.handleStatus(w, r)
+}
+
+// unlock opens the key of the file store, if that takes a passphrase, and every
+// profile that is not served. A keyring is unlocked by its own means; here it
+// is only asked again.
+func (d *Daemon) unlock(ctx context.Context, passphrase []byte) *ipc.Problem {
+	if key := d.options.Stores.File.Key(); key.Locked() && d.usesFile() {
+		err := key.Unlock(passphrase)
+		switch {
+		case errors.Is(err, store.ErrPassphrase) && len(passphrase) == 0:
+			return &ipc.Problem{Code: ipc.CodeLocked, Detail: "the key of the file store is under a passphrase", Hint: "bloq-agent unlock"}
+		case errors.Is(err, store.ErrPassphrase):
+			return &ipc.Problem{Code: ipc.CodeLocked, Detail: err.Error(), Hint: "bloq-agent unlock"}
+		case err != nil:
+			return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
+		}
+	}
+	if err := os.Remove(d.lockedPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return &ipc.Problem{Code: ipc.CodeInternal, Detail: "unlocking: " + err.Error()}
+	}
+	d.locked.Store(false)
+	d.log.Info().Msg("unlocked")
+	d.eachProfile(func(p *profile) {
+		if s := p.state.Load(); s.problem != nil {
+			d.open(context.WithoutCancel(ctx), p, s.facts, s.generation())
+		}
+	})
+	return nil
+}
+
+// usesFile reports whether any profile needs the file store's key.
+func (d *Daemon) usesFile() bool {
+	for _, f := range d.records.List() {
+		if f.Store == "file" || f.Store == "credential" {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Daemon) handleProtect(w http.ResponseWriter, r *http.Request) {
+	var body ipc.Passphrase
+	if err := decode(r, &body); err != nil {
+		fail(w, badRequest(err.Error()))
+		return
+	}
+	defer clear(body.Passphrase)
+	if err := d.options.Stores.File.Key().Protect(body.Passphrase); err != nil {
+		fail(w, badRequest(err.Error()))
+		return
+	}
+	d.log.Info().Msg("put the key of the file store under a passphrase")
+	d.handleStatus(w, r)
+}
+
+// recordCredentials makes a profile of each login that systemd passes and that
+// has no record yet: on a headless machine nobody types a command.
+func (d *Daemon) recordCredentials() error {
+	for _, name := range store.CredentialProfiles(d.options.Stores.Credentials) {
+		if _, known := d.records.Lookup(name); known {
+			continue
+		}
+		facts, _, problem := d.proposal(d.profile(name), ipc.Adopt{Profile: name, Store: "credential"})
+		if problem != nil {
+			return errors.New(problem.Detail)
+		}
+		if err := d.records.Put(facts); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		delete(d.profiles, name) // made anew, with its record
+		d.mu.Unlock()
+	}
+	return nil
+}
