@@ -13,22 +13,37 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// A SecretService is a private session bus with a real gnome-keyring on it,
-// unlocked.
+// A SecretService is a private session bus, and what runs on it.
 type SecretService struct {
 	// Env points a program at it, and at throw-away directories.
 	Env []string
-	// PID is gnome-keyring-daemon's.
+	// PID is gnome-keyring-daemon's; 0 before StartKeyring.
 	PID int
 	// Dir holds the keyring's file.
 	Dir string
+
+	address string
 }
 
-const secretsName = "org.freedesktop.secrets"
+const (
+	secretsName = "org.freedesktop.secrets"
+	secretsPath = dbus.ObjectPath("/org/freedesktop/secrets")
+	loginPath   = dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
+	password    = "test-password"
+)
 
-// StartSecretService runs one until the test ends, or skips the test where
-// that is not possible.
+// StartSecretService runs a bus with a real, unlocked gnome-keyring on it until
+// the test ends, or skips the test where that is not possible.
 func StartSecretService(t *testing.T) *SecretService {
+	t.Helper()
+	s := StartBus(t, true)
+	s.StartKeyring(t)
+	return s
+}
+
+// StartBus runs a bus alone. It knows which services could be started on it
+// only if activation is true.
+func StartBus(t *testing.T, activation bool) *SecretService {
 	t.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -47,13 +62,28 @@ func StartSecretService(t *testing.T) *SecretService {
 	s := &SecretService{Dir: data, Env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_DATA_HOME=" + data, "XDG_RUNTIME_DIR=" + dir,
 	}}
-	address := startBus(t, s.Env)
-	s.Env = append(s.Env, "DBUS_SESSION_BUS_ADDRESS="+address)
-	owned := nameOwned(t, address)
+	services := ""
+	if activation {
+		services = "<servicedir>/usr/share/dbus-1/services</servicedir>"
+	}
+	config := filepath.Join(dir, "bus.conf")
+	if err := os.WriteFile(config, []byte(`<busconfig><type>session</type><listen>unix:path=`+dir+`/bus</listen>`+services+
+		`<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.address = startBus(t, s.Env, config)
+	s.Env = append(s.Env, "DBUS_SESSION_BUS_ADDRESS="+s.address)
+	return s
+}
+
+// StartKeyring runs gnome-keyring-daemon, unlocked, and waits for it.
+func (s *SecretService) StartKeyring(t *testing.T) {
+	t.Helper()
+	owned := nameOwned(t, s.address)
 	keyring := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
 	keyring.Env = s.Env
 	// Nothing on stdin would leave it locked; the password may not be empty.
-	keyring.Stdin = strings.NewReader("test-password")
+	keyring.Stdin = strings.NewReader(password)
 	start(t, keyring)
 	s.PID = keyring.Process.Pid
 	select {
@@ -61,7 +91,47 @@ func StartSecretService(t *testing.T) *SecretService {
 	case <-time.After(20 * time.Second):
 		t.Fatal("gnome-keyring-daemon did not take its name on the bus")
 	}
-	return s
+}
+
+// Lock locks the login collection.
+func (s *SecretService) Lock(t *testing.T) {
+	t.Helper()
+	s.call(t, func(o dbus.BusObject) error {
+		return o.Call("org.freedesktop.Secret.Service.Lock", 0, []dbus.ObjectPath{loginPath}).Err
+	})
+}
+
+// Unlock unlocks it as a login session would, without a prompt: by
+// gnome-keyring's private interface.
+func (s *SecretService) Unlock(t *testing.T) {
+	t.Helper()
+	type secret struct {
+		Session           dbus.ObjectPath
+		Parameters, Value []byte
+		ContentType       string
+	}
+	s.call(t, func(o dbus.BusObject) error {
+		var output dbus.Variant
+		var session dbus.ObjectPath
+		err := o.Call("org.freedesktop.Secret.Service.OpenSession", 0, "plain", dbus.MakeVariant("")).Store(&output, &session)
+		if err != nil {
+			return err
+		}
+		return o.Call("org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface.UnlockWithMasterPassword", 0,
+			loginPath, secret{session, nil, []byte(password), "text/plain"}).Err
+	})
+}
+
+func (s *SecretService) call(t *testing.T, f func(dbus.BusObject) error) {
+	t.Helper()
+	c, err := dbus.Connect(s.address)
+	if err == nil {
+		err = f(c.Object(secretsName, secretsPath))
+		_ = c.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // start runs cmd until the test ends.
@@ -77,9 +147,9 @@ func start(t *testing.T, cmd *exec.Cmd) {
 }
 
 // startBus returns the address of a new bus.
-func startBus(t *testing.T, env []string) string {
+func startBus(t *testing.T, env []string, config string) string {
 	t.Helper()
-	bus := exec.Command("dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address")
+	bus := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--nopidfile", "--print-address")
 	bus.Env = env
 	out, err := bus.StdoutPipe()
 	if err != nil {
