@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"bloq-agent/accounts"
@@ -65,7 +66,7 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 			return ipc.Adopted{}, problem
 		}
 		answer := adopted(facts, endpoints)
-		answer.PendingClientID = facts.PendingClientID
+		answer.Pending = litter(facts, time.Now())
 		return answer, nil
 	case a.Note:
 		return d.note(p, a, facts, endpoints)
@@ -79,8 +80,7 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 // proposal is the profile's record and URLs as they would be after a.
 // Precedence: the configuration, then a, then what the profile has, then prod.
 func (d *Daemon) proposal(p *profile, a ipc.Adopt) (store.Profile, accounts.Endpoints, *ipc.Problem) {
-	facts := p.state.Load().facts
-	facts.Name = p.name
+	facts := d.facts(p.name)
 	if facts.ID == "" {
 		facts.ID = store.NewID()
 	}
@@ -106,7 +106,10 @@ func (d *Daemon) proposal(p *profile, a ipc.Adopt) (store.Profile, accounts.Endp
 	}
 	facts.LoginURL, facts.TokenURL, facts.KeysURL, facts.NodesURL = e.Login, e.Token, e.Keys, e.Nodes
 	effective := d.config.Load().endpoints(facts)
-	if effective.Override(asked) != effective {
+	// Where secrets go must be where the person said, or they were not asked.
+	conflict := effective.Override(asked) != effective ||
+		a.Environment != "" && (effective.Login != e.Login || effective.Token != e.Token || effective.Keys != e.Keys)
+	if conflict {
 		return facts, e, &ipc.Problem{
 			Code:   ipc.CodeConfiguration,
 			Detail: p.name + ": the configuration sets other URLs than the ones asked for",
@@ -121,25 +124,46 @@ func (d *Daemon) proposal(p *profile, a ipc.Adopt) (store.Profile, accounts.Endp
 	return facts, effective, nil
 }
 
+// pendingAge is how old pending client keys must be to be litter. Younger ones
+// may be of a login that is just about to use them.
+const pendingAge = 2 * time.Minute
+
+// litter are the client keys that a login may delete.
+func litter(f store.Profile, now time.Time) []string {
+	var ids []string
+	for _, k := range f.Pending {
+		if now.Sub(k.Since) > pendingAge && k.ClientID != f.ClientID {
+			ids = append(ids, k.ClientID)
+		}
+	}
+	return ids
+}
+
 // note records client keys that a login has made, before anything can go
 // wrong with them.
-func (d *Daemon) note(p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints) (ipc.Adopted, *ipc.Problem) {
-	s := *p.state.Load()
-	was := s.facts
-	if was.ID == "" {
-		was = facts
-		was.Store = "" // nothing is adopted yet
+func (d *Daemon) note(p *profile, a ipc.Adopt, proposed store.Profile, e accounts.Endpoints) (ipc.Adopted, *ipc.Problem) {
+	facts := d.facts(p.name)
+	if facts.ID == "" {
+		facts = proposed
+		facts.Store = "" // nothing is adopted yet
 	}
-	was.PendingClientID = a.ClientID
-	if err := d.records.Put(was); err != nil {
+	facts.Pending = without(facts.Pending, append(a.Deleted, a.ClientID)...)
+	facts.Pending = append(facts.Pending, store.PendingKey{ClientID: a.ClientID, Since: time.Now().UTC().Truncate(time.Second)})
+	if err := d.records.Put(facts); err != nil {
 		return ipc.Adopted{}, &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
-	s.facts = was
-	if s.refresher == nil {
-		s.problem, s.failed = p.needsLogin("needs login"), time.Time{}
-	}
-	p.state.Store(&s)
 	return adopted(facts, e), nil
+}
+
+// without is a copy of keys that lacks ids.
+func without(keys []store.PendingKey, ids ...string) []store.PendingKey {
+	var rest []store.PendingKey
+	for _, k := range keys {
+		if !slices.Contains(ids, k.ClientID) {
+			rest = append(rest, k)
+		}
+	}
+	return rest
 }
 
 // checkRefreshToken refuses what can be seen to be useless, and records when
@@ -177,8 +201,8 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 		return ipc.Adopted{}, problem
 	}
 	s := &state{facts: c.facts, endpoints: e}
-	d.start(p, s, &login{client: client, store: st, id: c.facts.ID, item: c.item}, c.grant, old.generation())
-	p.state.Store(s)
+	d.start(p, s, &login{client: client, store: st, id: c.facts.ID, item: c.item}, inherited{grant: c.grant})
+	p.set(s)
 	d.dropOld(ctx, old, c.facts)
 	if c.grant != nil {
 		d.observe(p, s, nil, s.refresher.Snapshot())
@@ -219,7 +243,7 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	if times, err := accounts.TokenTimes(a.AccountToken); err == nil {
 		c.item.AccountExpiry = times.Expiry
 	}
-	c.facts.ClientID, c.facts.PendingClientID = a.ClientID, ""
+	c.facts.ClientID, c.facts.Pending = a.ClientID, without(facts.Pending, append(a.Deleted, a.ClientID)...)
 	if len(a.AccessToken) > 0 {
 		c.grant = grantAt(a.AccessToken, time.Now().Round(0))
 	} else if problem := prove(ctx, p, c, client); problem != nil {
@@ -340,7 +364,7 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 		return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
 	old.wipe()
-	p.state.Store(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
+	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")
 	d.hub.publish(ipc.Event{Time: time.Now(), Event: "forgotten", Profile: p.name})
 	d.notifyStatus()

@@ -25,7 +25,8 @@ type Config struct {
 	TLSCAFile string // PEM; trusted besides the system's
 	Profiles  map[string]ProfileConfig
 
-	roots *x509.CertPool // nil: the system's
+	roots    *x509.CertPool // nil: the system's
+	rootsPEM []byte         // what TLSCAFile held
 }
 
 // ProfileConfig overrides what the profile's login recorded.
@@ -111,10 +112,10 @@ func ParseConfig(path string, data []byte) (Config, error) {
 		Profiles:  map[string]ProfileConfig{},
 	}
 	if c.TLSCAFile != "" {
-		c.roots = m.roots(c.TLSCAFile)
+		c.roots, c.rootsPEM = m.roots(c.TLSCAFile)
 	}
 	for name, p := range f.Profile {
-		table := "profile." + name
+		table := "profile." + plainKey(name)
 		if !ipc.ValidProfile(name) {
 			m.add(table, "", fmt.Sprintf("no profile can be called %q (a-z, 0-9, _ and -, at most 32)", name))
 		}
@@ -163,7 +164,11 @@ func (m *mistakes) decode(data []byte) (f file, ok bool) {
 		return f, true
 	case errors.As(err, &bad):
 		row, _ := bad.Position()
-		m.list = append(m.list, mistake{row, strings.TrimPrefix(bad.Error(), "toml: ")})
+		text := strings.TrimPrefix(bad.Error(), "toml: ")
+		if strings.Contains(text, "cannot decode") { // it names types of Go
+			text = strings.Join(bad.Key(), ".") + ": must be a table"
+		}
+		m.list = append(m.list, mistake{row, text})
 	default:
 		m.list = append(m.list, mistake{0, err.Error()})
 	}
@@ -203,15 +208,15 @@ func (m *mistakes) url(table, key string, v any) string {
 	return s
 }
 
-func (m *mistakes) roots(path string) *x509.CertPool {
+func (m *mistakes) roots(path string) (*x509.CertPool, []byte) {
 	if !filepath.IsAbs(path) {
 		m.add("", "tls_ca_file", "must be an absolute path")
-		return nil
+		return nil, nil
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
 		m.add("", "tls_ca_file", err.Error())
-		return nil
+		return nil, nil
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -220,7 +225,7 @@ func (m *mistakes) roots(path string) *x509.CertPool {
 	if !pool.AppendCertsFromPEM(pem) {
 		m.add("", "tls_ca_file", path+" holds no certificate")
 	}
-	return pool
+	return pool, pem
 }
 
 func (m *mistakes) add(table, key, text string) {
@@ -237,18 +242,27 @@ func (m *mistakes) lineOf(table, key string) int {
 	for i, l := range m.lines {
 		l = strings.TrimSpace(l)
 		if strings.HasPrefix(l, "[") {
-			current = strings.ReplaceAll(strings.Trim(strings.SplitN(l, "#", 2)[0], "[] \t"), `"`, "")
+			current = plainKey(strings.Trim(strings.SplitN(l, "#", 2)[0], "[] \t"))
 			if key == "" && current == table {
 				return i + 1
 			}
 			continue
 		}
 		name, _, found := strings.Cut(l, "=")
-		if found && current == table && strings.Trim(name, " \t\"") == key {
+		name = plainKey(name)
+		if current != "" {
+			name = current + "." + name
+		}
+		if found && name == strings.Trim(table+"."+key, ".") {
 			return i + 1
 		}
 	}
 	return 0
+}
+
+// plainKey is a key without its quotes and spaces.
+func plainKey(s string) string {
+	return strings.NewReplacer(`"`, "", "'", "", " ", "", "\t", "").Replace(s)
 }
 
 func (m *mistakes) err() error {

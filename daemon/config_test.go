@@ -56,7 +56,9 @@ func TestConfigSyntaxErrorNamesItsLine(t *testing.T) {
 	for text, want := range map[string]string{
 		"log_level = \"info\"\nstore = \n":        "c.toml:2: ",
 		"[profile.a]\n[profile.a]\n":              "c.toml:2: ",
-		"profile = 3\n":                           "c.toml:1: ",
+		"profile = 3\n":                           "c.toml:1: profile: must be a table",
+		"profile.a.environment = 'x'\n":           "c.toml:1: environment: ",
+		"'log_level' = 'x'\n":                     "c.toml:1: log_level: ",
 		"log_level = \"info\"\nlog_level = \"x\"": "c.toml:2: ",
 	} {
 		if _, err := ParseConfig("c.toml", []byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {

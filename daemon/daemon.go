@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -137,7 +140,7 @@ func (d *Daemon) openAll(ctx context.Context) {
 	}
 	d.eachProfile(func(p *profile) {
 		if s := p.state.Load(); s.problem != nil && !s.failed.IsZero() {
-			d.open(ctx, p, s.facts, 0)
+			d.open(ctx, p)
 		}
 	})
 }
@@ -150,8 +153,7 @@ func (d *Daemon) haltAll() {
 // lock.
 func (d *Daemon) eachProfile(f func(*profile)) {
 	var wg sync.WaitGroup
-	for _, name := range d.names() {
-		p := d.profile(name)
+	for _, p := range d.all() {
 		wg.Go(func() {
 			p.change.Lock()
 			defer p.change.Unlock()
@@ -168,16 +170,24 @@ func (d *Daemon) profile(name string) *profile {
 	p := d.profiles[name]
 	if p == nil {
 		p = &profile{name: name}
-		facts, _ := d.records.Lookup(name)
-		facts.Name = name
-		p.state.Store(&state{
-			facts:   facts,
+		p.set(&state{
+			facts:   d.facts(name),
 			problem: &ipc.Problem{Code: ipc.CodeUnavailable, Detail: name + ": its secrets are being read"},
 			failed:  time.Unix(1, 0),
 		})
 		d.profiles[name] = p
 	}
 	return p
+}
+
+// all are the profiles that exist and those that are just coming to be.
+func (d *Daemon) all() []*profile {
+	for _, name := range d.names() {
+		d.profile(name)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.profiles))
 }
 
 // names are the profiles that exist: those with a record or in the
@@ -229,7 +239,7 @@ func (d *Daemon) reload() {
 		go d.openAll(context.Background())
 		return
 	}
-	go d.reopen(old.TLSCAFile != c.TLSCAFile)
+	go d.reopen(!bytes.Equal(old.rootsPEM, c.rootsPEM))
 }
 
 // reopen restarts the profiles whose URLs or trust have changed.
@@ -241,7 +251,7 @@ func (d *Daemon) reopen(trust bool) {
 			return
 		}
 		if s.login == nil {
-			d.open(d.ctx, p, s.facts, 0)
+			d.open(d.ctx, p)
 			return
 		}
 		s.halt()
@@ -249,7 +259,7 @@ func (d *Daemon) reopen(trust bool) {
 		if err := d.carryOver(p, s, next); err != nil {
 			next.problem, next.failed = p.storeProblem(err)
 		}
-		p.state.Store(next)
+		p.set(next)
 		s.wipe()
 		d.tellOpened(p, s, next)
 	})
@@ -267,8 +277,7 @@ func (d *Daemon) carryOver(p *profile, s, next *state) error {
 		item.Wipe()
 		return err
 	}
-	grant, generation := s.grant()
-	d.start(p, next, &login{client: client, store: s.login.store, id: s.facts.ID, item: item}, grant, generation)
+	d.start(p, next, &login{client: client, store: s.login.store, id: s.facts.ID, item: item}, s.inherit())
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"bloq-agent/ipc"
@@ -42,9 +43,12 @@ func (d *Daemon) lock() error {
 		s := p.state.Load()
 		s.halt()
 		s.wipe()
-		d.open(d.ctx, p, s.facts, s.generation())
+		d.open(d.ctx, p)
 	})
 	d.options.Stores.File.Key().Lock()
+	// What was encoded and sent is garbage by now; this gives it back to the
+	// kernel, which clears it.
+	debug.FreeOSMemory()
 	d.log.Info().Msg("locked")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
 	return nil
@@ -86,7 +90,7 @@ func (d *Daemon) unlock(ctx context.Context, passphrase []byte) *ipc.Problem {
 	d.log.Info().Msg("unlocked")
 	d.eachProfile(func(p *profile) {
 		if s := p.state.Load(); s.problem != nil {
-			d.open(context.WithoutCancel(ctx), p, s.facts, s.generation())
+			d.open(context.WithoutCancel(ctx), p)
 		}
 	})
 	return nil

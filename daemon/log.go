@@ -23,7 +23,7 @@ func NewLogger(f *os.File, format string) (zerolog.Logger, error) {
 		return zerolog.New(f).With().Timestamp().Logger(), nil
 	case "console":
 	default:
-		return zerolog.Nop(), fmt.Errorf("log format %q: auto, json or console", format)
+		return zerolog.Nop(), fmt.Errorf("%q: auto, json or console", format)
 	}
 	colour := term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
 	return zerolog.New(zerolog.ConsoleWriter{Out: f, TimeFormat: time.TimeOnly, NoColor: !colour}).With().Timestamp().Logger(), nil

@@ -19,6 +19,8 @@ type login struct {
 	store  store.Store
 	id     string
 
+	ended func(time.Time) // told when a rotated refresh token ends
+
 	mu   sync.Mutex // guards item
 	item store.Item
 }
@@ -53,7 +55,13 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	item := l.item.Clone()
 	l.mu.Unlock()
 	defer item.Wipe()
-	return l.store.Save(ctx, l.id, item)
+	if err := l.store.Save(ctx, l.id, item); err != nil {
+		return err
+	}
+	if times, err := accounts.TokenTimes(refreshToken); err == nil {
+		l.ended(times.Expiry)
+	}
+	return nil
 }
 
 // accountToken is the Account Access Token of the last login while it lasts.

@@ -22,9 +22,19 @@ const loadGap = 5 * time.Second
 // A profile is one configured login. Readers take its state by one atomic
 // load; what replaces the state holds change.
 type profile struct {
-	name   string
-	change sync.Mutex
-	state  atomic.Pointer[state]
+	name       string
+	change     sync.Mutex
+	state      atomic.Pointer[state]
+	generation atomic.Uint64 // of the last token published, over all states
+}
+
+// set replaces p's state. The caller holds p.change.
+func (p *profile) set(s *state) {
+	s.replaced = make(chan struct{})
+	old := p.state.Swap(s)
+	if old != nil {
+		close(old.replaced)
+	}
 }
 
 // A state is what a profile is between two changes. It is never modified.
@@ -37,8 +47,9 @@ type state struct {
 	refresher *refresher.Refresher
 	stop      func() // ends the refresher and waits for it
 
-	problem *ipc.Problem
-	failed  time.Time // when the store was asked in vain; zero if that is not the problem
+	problem  *ipc.Problem
+	replaced chan struct{} // closed when there is another state
+	failed   time.Time     // when the store was asked in vain; zero if that is not the problem
 }
 
 // token answers for one profile. A state that is replaced while its caller
@@ -56,8 +67,13 @@ func (d *Daemon) token(ctx context.Context, p *profile, minTTL time.Duration) (r
 		if !errors.Is(err, refresher.ErrStopped) {
 			return refresher.Token{}, p.problem(err)
 		}
-		if p.state.Load() == s {
+		if d.stopping.Load() {
 			return refresher.Token{}, errStopping
+		}
+		select {
+		case <-s.replaced:
+		case <-ctx.Done():
+			return refresher.Token{}, &ipc.Problem{Code: ipc.CodeUnavailable, Detail: p.name + ": its login is being replaced", Hint: "bloq-agent status"}
 		}
 	}
 }
@@ -72,22 +88,24 @@ func (d *Daemon) recovered(ctx context.Context, p *profile) *state {
 	if s.failed.IsZero() || time.Since(s.failed) < loadGap {
 		return s
 	}
-	p.change.Lock()
+	if !p.change.TryLock() {
+		return s // somebody is at it; a caller's deadline is not to wait for that
+	}
 	defer p.change.Unlock()
 	if now := p.state.Load(); now != s {
 		return now
 	}
-	d.open(ctx, p, s.facts, 0)
+	d.open(ctx, p)
 	return p.state.Load()
 }
 
 // open loads p's item and starts its refresher, or records why it cannot and
 // has somebody wait for the store. The caller holds p.change, and the state
-// before has been stopped. Tokens are numbered on from generation.
-func (d *Daemon) open(ctx context.Context, p *profile, facts store.Profile, generation uint64) {
+// before has been stopped.
+func (d *Daemon) open(ctx context.Context, p *profile) {
 	before := p.state.Load()
-	s := d.opened(ctx, p, facts, generation)
-	p.state.Store(s)
+	s := d.opened(ctx, p)
+	p.set(s)
 	d.tellOpened(p, before, s)
 	switch {
 	case s.problem == nil:
@@ -127,8 +145,8 @@ func (d *Daemon) await(p *profile, s *state) {
 			p.change.Unlock()
 			return
 		}
-		next := d.opened(ctx, p, s.facts, 0)
-		p.state.Store(next)
+		next := d.opened(ctx, p)
+		p.set(next)
 		if next.problem == nil {
 			d.dropLeftover(ctx, p)
 		}
@@ -144,7 +162,8 @@ func (d *Daemon) await(p *profile, s *state) {
 }
 
 // opened is the state of a profile that is being opened.
-func (d *Daemon) opened(ctx context.Context, p *profile, facts store.Profile, generation uint64) *state {
+func (d *Daemon) opened(ctx context.Context, p *profile) *state {
+	facts := d.facts(p.name)
 	s := &state{facts: facts, endpoints: d.config.Load().endpoints(facts)}
 	switch {
 	case d.stopping.Load():
@@ -154,14 +173,21 @@ func (d *Daemon) opened(ctx context.Context, p *profile, facts store.Profile, ge
 	case d.locked.Load():
 		s.problem = &ipc.Problem{Code: ipc.CodeLocked, Detail: p.name + ": locked", Hint: "bloq-agent unlock"}
 	default:
-		if err := d.openFrom(ctx, p, s, generation); err != nil {
+		if err := d.openFrom(ctx, p, s); err != nil {
 			s.problem, s.failed = p.storeProblem(err)
 		}
 	}
 	return s
 }
 
-func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state, generation uint64) error {
+// facts is the record of a profile, which may be empty but for the name.
+func (d *Daemon) facts(name string) store.Profile {
+	f, _ := d.records.Lookup(name)
+	f.Name = name
+	return f
+}
+
+func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state) error {
 	st, err := d.options.Stores.named(s.facts.Store, p.name)
 	if err != nil {
 		return err
@@ -174,19 +200,32 @@ func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state, generation 
 	if err != nil {
 		return err
 	}
-	d.start(p, s, &login{client: client, store: st, id: s.facts.ID, item: item}, nil, generation)
+	d.start(p, s, &login{client: client, store: st, id: s.facts.ID, item: item}, inherited{})
 	return nil
 }
 
+// inherited is what a refresher takes over from the one before.
+type inherited struct {
+	grant   *refresher.Grant // the token at hand, or nil
+	unsaved []byte           // a refresh token that could not be saved, or nil
+	same    bool             // the token at hand keeps its number
+}
+
 // start runs a refresher on l and fills s with both.
-func (d *Daemon) start(p *profile, s *state, l *login, g *refresher.Grant, generation uint64) {
+func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
+	generation := p.generation.Load()
+	if from.same && from.grant != nil {
+		generation--
+	}
+	l.ended = func(at time.Time) { d.recordEnd(p.name, at) }
 	r := refresher.New(refresher.Config{
-		Exchange: l.exchange, Save: l.save, Grant: g, Generation: generation,
+		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved,
 		Observe: func(previous, current *refresher.Snapshot) { d.observe(p, s, previous, current) },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	s.login, s.refresher = l, r
+	p.generation.Store(r.Snapshot().Generation)
 	s.stop = func() {
 		cancel()
 		<-ended
@@ -203,10 +242,9 @@ func (d *Daemon) resume(p *profile, s *state) {
 	if s.login == nil {
 		return // nothing ran; p's state is still the old one
 	}
-	grant, generation := s.grant()
 	next := &state{facts: s.facts, endpoints: s.endpoints}
-	d.start(p, next, s.login, grant, generation)
-	p.state.Store(next)
+	d.start(p, next, s.login, s.inherit())
+	p.set(next)
 	s.refresher.Wipe()
 }
 
@@ -217,14 +255,26 @@ func (s *state) halt() {
 	}
 }
 
-// grant is what s hands on to its successor: the token at hand, which keeps its
-// number.
-func (s *state) grant() (*refresher.Grant, uint64) {
-	g, generation := s.refresher.Snapshot().Grant(), s.generation()
-	if g != nil {
-		generation--
+// inherit is what s, which has been stopped, hands on to its successor.
+func (s *state) inherit() inherited {
+	snapshot := s.refresher.Snapshot()
+	from := inherited{grant: snapshot.Grant(), same: true}
+	if snapshot.SaveErr != nil {
+		item := s.login.copyItem()
+		from.unsaved = item.RefreshToken.Reveal()
 	}
-	return g, generation
+	return from
+}
+
+// recordEnd keeps when a rotated refresh token ends. It is only for people to
+// see, so a failure is logged and no more.
+func (d *Daemon) recordEnd(name string, at time.Time) {
+	if d.facts(name).RefreshExpiry.Equal(at) {
+		return
+	}
+	if err := d.records.SetRefreshExpiry(name, at); err != nil {
+		d.log.Warn().Str("profile", name).Err(err).Msg("end of the refresh token is not recorded")
+	}
 }
 
 // wipe overwrites every secret of s, which has been stopped.
@@ -233,14 +283,6 @@ func (s *state) wipe() {
 		s.login.wipe()
 		s.refresher.Wipe()
 	}
-}
-
-// generation is the number of the last token that s published.
-func (s *state) generation() uint64 {
-	if s.refresher == nil {
-		return 0
-	}
-	return s.refresher.Snapshot().Generation
 }
 
 func (p *profile) needsLogin(detail string) *ipc.Problem {

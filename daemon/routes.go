@@ -100,7 +100,7 @@ func (d *Daemon) accountToken(r *http.Request, p *profile) (dialect.Token, *ipc.
 	if !ok {
 		return dialect.Token{}, p.needsLogin("no account token: it lasts 12 hours from a login with a password")
 	}
-	return dialect.Token{Profile: p.name, Value: secret.Reveal(), Expiry: expiry, Generation: s.generation()}, nil
+	return dialect.Token{Profile: p.name, Value: secret.Reveal(), Expiry: expiry, Generation: p.generation.Load()}, nil
 }
 
 func (d *Daemon) handleToken(w http.ResponseWriter, r *http.Request) {

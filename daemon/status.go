@@ -10,6 +10,7 @@ import (
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
+	"bloq-agent/store"
 )
 
 func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
@@ -22,7 +23,16 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 	if config.err != nil {
 		s.Config.Error = config.err.Error()
 	}
-	for _, name := range d.names() {
+	names := d.names()
+	if name := r.URL.Query().Get("profile"); name != "" {
+		p, problem := d.resolve(name)
+		if problem != nil {
+			fail(w, problem)
+			return
+		}
+		names = []string{p.name}
+	}
+	for _, name := range names {
 		s.Profiles = append(s.Profiles, d.profileStatus(d.profile(name)))
 	}
 	server.JSON(w, http.StatusOK, s)
@@ -34,11 +44,11 @@ func (d *Daemon) profileStatus(p *profile) ipc.ProfileStatus {
 }
 
 func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatus {
-	f := s.facts
+	f := d.facts(name)
 	out := ipc.ProfileStatus{
 		Profile: name, Environment: f.Environment, Store: f.Store, ClientID: f.ClientID,
 		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
-		RefreshExpiry: f.RefreshExpiry.UTC(), PendingClientID: f.PendingClientID, StoreNote: d.options.Stores.note(f.Store),
+		RefreshExpiry: f.RefreshExpiry.UTC(), Pending: pendingIDs(f), StoreNote: d.options.Stores.note(f.Store),
 	}
 	if s.problem != nil {
 		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
@@ -118,15 +128,26 @@ func (d *Daemon) statusLine() string {
 	return "STATUS=" + strings.Join(parts, "; ")
 }
 
+func pendingIDs(f store.Profile) []string {
+	var ids []string
+	for _, k := range f.Pending {
+		ids = append(ids, k.ClientID)
+	}
+	return ids
+}
+
 // observe tells people and watchers what a refresher has published.
 func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snapshot) {
-	if current := p.state.Load(); current.refresher == s.refresher {
-		s = current // its record may have changed since
-	}
+	p.generation.Store(current.Generation)
 	now := time.Now()
 	e := d.log.Info()
 	name := "refreshed"
+	onlySave := previous != nil && previous.Exchanges == current.Exchanges
 	switch {
+	case onlySave && current.SaveErr != nil:
+		name, e = "not saved", d.log.Warn()
+	case onlySave:
+		name = "saved"
 	case current.Class == refresher.NeedsLogin || current.Class == refresher.Configuration:
 		name, e = current.Class.String(), d.log.Error()
 	case current.Class != refresher.None:

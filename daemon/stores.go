@@ -109,7 +109,7 @@ func (d *Daemon) move(ctx context.Context, p *profile, to string) *ipc.Problem {
 
 // copyTo returns the record that is in force from then on.
 func (d *Daemon) copyTo(ctx context.Context, old *state, dst store.Store) (store.Profile, error) {
-	facts := old.facts
+	facts := d.facts(old.facts.Name)
 	facts.Leftover = dst.Name()
 	if err := d.records.Put(facts); err != nil {
 		return facts, err
@@ -142,7 +142,7 @@ func readsBack(ctx context.Context, s store.Store, id string, want store.Item) e
 // dropLeftover deletes the copy that a move left in another store. If that
 // does not work the record keeps naming it. The caller holds p.change.
 func (d *Daemon) dropLeftover(ctx context.Context, p *profile) {
-	facts := p.state.Load().facts
+	facts := d.facts(p.name)
 	if facts.Leftover == "" || facts.Leftover == facts.Store {
 		return
 	}
@@ -160,5 +160,5 @@ func (d *Daemon) dropLeftover(ctx context.Context, p *profile) {
 	}
 	s := *p.state.Load()
 	s.facts = facts
-	p.state.Store(&s)
+	p.set(&s)
 }

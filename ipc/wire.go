@@ -69,6 +69,8 @@ type Adopt struct {
 	// Note records the client ID with the profile and nothing more, so that a
 	// login that fails half-way leaves a trace of the client keys that it made.
 	Note bool `json:"note,omitempty"`
+	// Deleted are pending client keys that do not exist any more.
+	Deleted []string `json:"deleted_client_keys,omitempty"`
 }
 
 // Adopted is the answer to POST /v1/adopt.
@@ -83,9 +85,10 @@ type Adopted struct {
 	NodesURL string `json:"nodes_url"`
 	// ClientID is the one that the profile had before, if it was another.
 	PreviousClientID string `json:"previous_client_id,omitempty"`
-	// PendingClientID is what a login that failed half-way left behind.
-	PendingClientID string    `json:"pending_client_id,omitempty"`
-	ExpiresAt       time.Time `json:"expires_at,omitzero"`
+	// Pending are client keys that failed logins left behind, for this one to
+	// delete. Those that another login may be about to use are not among them.
+	Pending   []string  `json:"pending_client_keys,omitempty"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// Warning says what was adopted but does not work yet.
 	Warning string `json:"warning,omitempty"`
 }
@@ -149,20 +152,20 @@ type ProfileStatus struct {
 	// StoreNote says what the store does and does not protect.
 	StoreNote string `json:"store_note,omitempty"`
 	ClientID  string `json:"client_id,omitempty"`
-	// PendingClientID is what a login that failed half-way left behind.
-	PendingClientID string    `json:"pending_client_id,omitempty"`
-	Generation      uint64    `json:"generation"`
-	IssuedAt        time.Time `json:"issued_at,omitzero"`
-	ExpiresAt       time.Time `json:"expires_at,omitzero"`
-	NextRefresh     time.Time `json:"next_refresh,omitzero"`
-	RefreshExpiry   time.Time `json:"refresh_token_expires_at,omitzero"`
-	AccountExpiry   time.Time `json:"account_token_expires_at,omitzero"`
-	Failures        int       `json:"failures"` // in a row
-	LastError       string    `json:"last_error,omitempty"`
-	ErrorClass      string    `json:"error_class,omitempty"`
-	Unsaved         bool      `json:"unsaved,omitempty"` // the refresh token could not be stored yet
-	Exchanges       uint64    `json:"exchanges"`         // calls of the token endpoint since the start
-	Hint            string    `json:"hint,omitempty"`
+	// Pending are client keys that failed logins left behind.
+	Pending       []string  `json:"pending_client_keys,omitempty"`
+	Generation    uint64    `json:"generation"`
+	IssuedAt      time.Time `json:"issued_at,omitzero"`
+	ExpiresAt     time.Time `json:"expires_at,omitzero"`
+	NextRefresh   time.Time `json:"next_refresh,omitzero"`
+	RefreshExpiry time.Time `json:"refresh_token_expires_at,omitzero"`
+	AccountExpiry time.Time `json:"account_token_expires_at,omitzero"`
+	Failures      int       `json:"failures"` // in a row
+	LastError     string    `json:"last_error,omitempty"`
+	ErrorClass    string    `json:"error_class,omitempty"`
+	Unsaved       bool      `json:"unsaved,omitempty"` // the refresh token could not be stored yet
+	Exchanges     uint64    `json:"exchanges"`         // calls of the token endpoint since the start
+	Hint          string    `json:"hint,omitempty"`
 }
 
 // Event is the data of one server-sent event of GET /v1/events.

@@ -31,7 +31,7 @@ type loop struct {
 // spent may be replaced by now.
 func (r *Refresher) Run(ctx context.Context) {
 	defer close(r.done)
-	l := &loop{Refresher: r, results: make(chan outcome, 1)}
+	l := &loop{Refresher: r, results: make(chan outcome, 1), unsaved: r.config.Unsaved, saveAt: time.Now()}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

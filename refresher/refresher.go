@@ -10,7 +10,7 @@
 //   - A token is served until its expiry and never after.
 //   - A failed refresh neither replaces a valid token nor ends the trying.
 //   - A rotated refresh token is saved before anybody sees the access token
-//     that came with it.
+//     that came with it; if that fails, it is tried again until it works.
 //   - A caller who gives up does not cancel the exchange that others (and the
 //     refresh token's safety) depend on.
 //
@@ -57,6 +57,9 @@ type Config struct {
 
 	// Generation is the number of the last token that a predecessor published.
 	Generation uint64
+
+	// Unsaved is a refresh token that a predecessor could not save, or nil.
+	Unsaved []byte
 
 	// Observe, if set, is called by the loop after each publication. It must
 	// not block.
@@ -113,23 +116,15 @@ func (r *Refresher) Wipe() {
 // answer is the token as long as it is valid, marked Stale. With nothing valid
 // the error is an *Error.
 func (r *Refresher) Token(ctx context.Context, minTTL time.Duration) (Token, error) {
-	for {
-		t, err := r.tokenOnce(ctx, minTTL)
-		if err != errReplaced {
-			return t, err
-		}
-	}
-}
-
-func (r *Refresher) tokenOnce(ctx context.Context, minTTL time.Duration) (Token, error) {
+	first := r.current.Load().Generation
 	for {
 		s := r.current.Load()
-		now := time.Now()
-		if s.lives(now, minTTL) {
-			return s.token(false)
-		}
-		if !s.worthAttempt(now) {
-			return s.best(now)
+		t, err := s.look(first, minTTL, time.Now())
+		switch {
+		case err == errReplaced:
+			continue // it was wiped while we looked: there is a newer one
+		case err != errWait:
+			return t, err
 		}
 		if err := r.await(ctx, s, wake{generation: s.Generation}); err != nil {
 			return r.giveUp(err)

@@ -290,6 +290,34 @@ func TestRequestsDuringAnOutageCostOneAttemptPerGap(t *testing.T) {
 	})
 }
 
+func TestACallerGetsOneRefreshFromASlowEndpoint(t *testing.T) {
+	e := &endpoint{lifetime: 20 * time.Second, delay: 15 * time.Second}
+	bubble(t, e, func(t *testing.T, r *Refresher) {
+		tok := mustToken(t, r, DefaultMinTTL)
+		if !tok.Stale || e.count() > 2 { // the loop itself may have begun the next
+			t.Errorf("stale %v after %d exchanges", tok.Stale, e.count())
+		}
+	})
+}
+
+func TestAnUnsavedTokenOfAPredecessorIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &endpoint{lifetime: time.Hour}
+		now := time.Now()
+		r := New(Config{Exchange: e.exchange, Save: e.save, Unsaved: []byte("rotated"), Grant: &Grant{
+			AccessToken: []byte("at hand"), IssuedAt: now, Expiry: now.Add(time.Hour),
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		synctest.Wait()
+		if strings.Join(e.saved, " ") != "rotated" || e.count() != 0 {
+			t.Errorf("saved %q, %d exchanges", e.saved, e.count())
+		}
+		cancel()
+		<-r.done
+	})
+}
+
 func TestAStaleWakeIsIgnored(t *testing.T) {
 	e := &endpoint{}
 	bubble(t, e, func(t *testing.T, r *Refresher) {

@@ -134,6 +134,23 @@ func (s *Snapshot) failedWithin(d time.Duration, now time.Time) bool {
 	return s.Class != None && 0 <= ago && ago < d
 }
 
+// errWait says that an exchange could give a better answer.
+var errWait = errors.New("wait")
+
+// look answers a caller who has seen the generation first, if waiting has no
+// point. A caller gets one refresh and no more: an endpoint that takes longer
+// to answer than its tokens are good for would keep it, and itself, busy for
+// ever.
+func (s *Snapshot) look(first uint64, minTTL time.Duration, now time.Time) (Token, error) {
+	switch {
+	case s.lives(now, minTTL):
+		return s.token(false)
+	case !s.worthAttempt(now), s.Generation != first && s.valid(now):
+		return s.best(now)
+	}
+	return Token{}, errWait
+}
+
 // best is the answer when waiting has no point.
 func (s *Snapshot) best(now time.Time) (Token, error) {
 	if s.valid(now) {

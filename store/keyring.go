@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	keyring "github.com/zalando/go-keyring"
@@ -35,8 +35,10 @@ const (
 // until it ends by itself every other call fails at once instead of piling up
 // behind it.
 type Keyring struct {
-	slot      chan struct{} // holds one value while a call runs
-	abandoned atomic.Bool   // nobody waits any more for the call that runs
+	slot chan struct{} // holds one value while a call runs
+
+	mu   sync.Mutex // guards hung
+	hung bool       // a call runs that nobody waits for any more
 
 	check func(context.Context) error // replaced where go-keyring is mocked
 }
@@ -62,8 +64,9 @@ func (k *Keyring) Save(ctx context.Context, id string, item Item) error {
 	if err != nil {
 		return err
 	}
-	defer clear(b)
-	_, err = k.call(ctx, id, func() (string, error) { return "", keyring.Set(keyringService, id, string(b)) })
+	secret := string(b) // a copy: the call may outlive us
+	clear(b)
+	_, err = k.call(ctx, id, func() (string, error) { return "", keyring.Set(keyringService, id, secret) })
 	return err
 }
 
@@ -88,7 +91,7 @@ func (k *Keyring) call(ctx context.Context, id string, f func() (string, error))
 	}
 	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 	defer cancel()
-	if k.abandoned.Load() {
+	if k.isHung() {
 		return "", unavailable(reasonFrozen, nil)
 	}
 	select {
@@ -97,23 +100,35 @@ func (k *Keyring) call(ctx context.Context, id string, f func() (string, error))
 		return "", unavailable(reasonFrozen, nil)
 	}
 	done := make(chan keyringResult, 1)
-	go func() { // ends when the Secret Service answers
+	ended := false // guarded by k.mu
+	go func() {    // ends when the Secret Service answers
 		var r keyringResult
 		if r.err = k.check(ctx); r.err == nil {
 			r.secret, r.err = f()
 			r.err = named(r.err)
 		}
 		done <- r
-		k.abandoned.Store(false)
+		k.mu.Lock()
+		ended, k.hung = true, false
+		k.mu.Unlock()
 		<-k.slot
 	}()
 	select {
 	case r := <-done:
 		return r.secret, r.err
 	case <-ctx.Done():
-		k.abandoned.Store(true)
+		// It may end at this very moment, and then there is nothing hung.
+		k.mu.Lock()
+		k.hung = !ended
+		k.mu.Unlock()
 		return "", unavailable(reasonFrozen, nil)
 	}
+}
+
+func (k *Keyring) isHung() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.hung
 }
 
 // unavailable explains a reason, and what to do about it.

@@ -35,16 +35,29 @@ type Profile struct {
 	// Leftover is another store that may hold a copy of the item: a move to or
 	// from it was under way. Whoever opens the profile deletes that copy.
 	Leftover string `json:"leftover,omitempty"`
-	// PendingClientID is of client keys that a login made before it failed.
-	PendingClientID string `json:"pending_client_id,omitempty"`
+	// Pending are client keys that logins made before they failed, or that a
+	// login under way has just made.
+	Pending []PendingKey `json:"pending_client_keys,omitempty"`
 	// RefreshExpiry is when the refresh token ends; zero if unknown.
 	RefreshExpiry time.Time `json:"refresh_token_expires_at,omitzero"`
 }
+
+// A PendingKey is a pair of client keys that is not in use.
+type PendingKey struct {
+	ClientID string    `json:"client_id"`
+	Since    time.Time `json:"since"`
+}
+
+// ErrInUse says that another daemon holds the state directory: two would spend
+// the same refresh tokens.
+var ErrInUse = errors.New("another bloq-agent uses this state directory")
 
 // Profiles is profiles.json of one state directory. Its methods may be called
 // by several goroutines of one process.
 type Profiles struct {
 	path string
+	lock *os.File // held until Close
+
 	mu   sync.Mutex
 	list []Profile // sorted by name
 }
@@ -54,8 +67,9 @@ type profilesWire struct {
 	Profiles []Profile `json:"profiles"`
 }
 
-// OpenProfiles reads profiles.json in dir, and makes dir if need be. A file
-// that cannot be read is an error and stays as it is.
+// OpenProfiles reads profiles.json in dir, and makes dir if need be. Until Close
+// nobody else can open it: the error is ErrInUse then. A file that cannot be
+// read is an error and stays as it is.
 func OpenProfiles(dir string) (*Profiles, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -63,23 +77,53 @@ func OpenProfiles(dir string) (*Profiles, error) {
 	if err := checkOwn(dir, fs.ModeDir); err != nil {
 		return nil, err
 	}
-	removeTemps(dir)
-	p := &Profiles{path: filepath.Join(dir, profilesFile)}
-	err := checkOwn(p.path, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
+	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
+	}
+	removeTemps(dir)
+	p := &Profiles{path: filepath.Join(dir, profilesFile), lock: lock}
+	if err := p.read(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// lockDir holds the directory itself, so that there is no lock file to remove.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = ErrInUse
+		}
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// Close lets another process open the directory.
+func (p *Profiles) Close() error { return p.lock.Close() }
+
+func (p *Profiles) read() error {
+	err := checkOwn(p.path, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	data, err := os.ReadFile(p.path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if p.list, err = parseProfiles(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", p.path, err)
+		return fmt.Errorf("%s: %w", p.path, err)
 	}
-	return p, nil
+	return nil
 }
 
 // checkOwn wants path to be of the type, ours, and writable by nobody else.
@@ -107,7 +151,7 @@ func parseProfiles(data []byte) ([]Profile, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&w); err != nil {
-		return nil, fmt.Errorf("at byte %d: %w", d.InputOffset(), err)
+		return nil, fmt.Errorf("it is damaged: %w", err)
 	}
 	if d.More() {
 		return nil, errors.New("there is something after its end")
@@ -174,6 +218,18 @@ func (p *Profiles) Put(profile Profile) error {
 			return list
 		}
 		return slices.Insert(list, i, profile)
+	})
+}
+
+// SetRefreshExpiry records when a rotated refresh token ends.
+func (p *Profiles) SetRefreshExpiry(name string, at time.Time) error {
+	return p.change(func(list []Profile) []Profile {
+		for i := range list {
+			if list[i].Name == name {
+				list[i].RefreshExpiry = at
+			}
+		}
+		return list
 	})
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ import (
 func profileNamed(name string) Profile {
 	return Profile{
 		Name: name, ID: NewID(), Environment: "prod", LoginURL: "https://a/login", TokenURL: "https://a/token",
-		KeysURL: "https://a/keys", NodesURL: "https://a", Store: "keyring", ClientID: "c", PendingClientID: "d",
+		KeysURL: "https://a/keys", NodesURL: "https://a", Store: "keyring", ClientID: "c", Pending: []PendingKey{{ClientID: "d", Since: time.Unix(1_700_000_000, 0).UTC()}},
 		RefreshExpiry: time.Unix(1_800_000_000, 0).UTC(),
 	}
 }
@@ -32,6 +33,7 @@ func TestProfilesSurviveTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	do(t, p.Close())
 	again, err := OpenProfiles(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +41,7 @@ func TestProfilesSurviveTheProcess(t *testing.T) {
 	if got := again.List(); !reflect.DeepEqual(got, []Profile{a, z}) {
 		t.Errorf("%+v", got)
 	}
-	if got, ok := again.Lookup("z"); !ok || got != z {
+	if got, ok := again.Lookup("z"); !ok || !reflect.DeepEqual(got, z) {
 		t.Errorf("%+v, %v", got, ok)
 	}
 	if err := again.Remove("a"); err != nil {
@@ -48,6 +50,28 @@ func TestProfilesSurviveTheProcess(t *testing.T) {
 	if _, ok := again.Lookup("a"); ok {
 		t.Error("removed, and still there")
 	}
+}
+
+func do(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two daemons on one state directory would spend the same refresh tokens.
+func TestOnlyOneCanOpenAStateDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	p, err := OpenProfiles(dir)
+	do(t, err)
+	if _, err := OpenProfiles(dir); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("%v", err)
+	}
+	do(t, p.SetRefreshExpiry("nobody", time.Now()))
+	do(t, p.Close())
+	again, err := OpenProfiles(dir)
+	do(t, err)
+	do(t, again.Close())
 }
 
 func TestProfilesArePrivateUnderAnyUmask(t *testing.T) {
@@ -187,6 +211,7 @@ func TestProfilesTakeManyWriters(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	do(t, p.Close())
 	again, err := OpenProfiles(dir)
 	if err != nil || len(again.List()) != 20 {
 		t.Errorf("%d profiles, %v", len(again.List()), err)

@@ -124,5 +124,8 @@ func Probe(ctx context.Context, s Store) error {
 	if err == nil && !got.RefreshToken.Equal(token) {
 		err = fmt.Errorf("%s gives back another secret than it was given", s.Name())
 	}
-	return errors.Join(err, s.Delete(ctx, id))
+	if deleteErr := s.Delete(ctx, id); err == nil {
+		err = deleteErr
+	}
+	return err
 }

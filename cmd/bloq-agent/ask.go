@@ -86,18 +86,23 @@ func refused(a client.Answer) error {
 // status is the status of one profile. An empty name means the only one.
 func (l link) status(name string) (ipc.ProfileStatus, error) {
 	var s ipc.Status
-	if err := l.get(ipc.RouteStatus, nil, &s); err != nil {
+	if err := l.get(ipc.RouteStatus, only(name), &s); err != nil {
 		return ipc.ProfileStatus{}, err
 	}
 	for _, p := range s.Profiles {
-		if p.Profile == name || name == "" && (len(s.Profiles) == 1 || p.Profile == "default") {
+		if len(s.Profiles) == 1 || p.Profile == "default" {
 			return p, nil
 		}
 	}
-	if name == "" {
-		name = "default"
+	return ipc.ProfileStatus{}, fail(ipc.ExitUsage, "bloq-agent status", "no such profile %q", "default")
+}
+
+// only is the query for one profile, or for all.
+func only(profile string) url.Values {
+	if profile == "" {
+		return nil
 	}
-	return ipc.ProfileStatus{}, fail(ipc.ExitUsage, "bloq-agent status", "no such profile %q", name)
+	return url.Values{"profile": {profile}}
 }
 
 // accountToken is the Account Access Token of the profile's last login.

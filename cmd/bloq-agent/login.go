@@ -81,8 +81,8 @@ func (t *target) prepare(cmd *cobra.Command) (*attempt, error) {
 		return nil, err
 	}
 	a.Check, a.Profile, a.Store = false, where.Profile, where.Store
-	client, err := newClient(accounts.Endpoints{Login: where.LoginURL, Token: where.TokenURL, Keys: where.KeysURL, Nodes: where.NodesURL})
-	return &attempt{link: l, adopt: a, client: client, pending: where.PendingClientID, keepSecret: t.keepSecret}, err
+	client, err := l.accounts(accounts.Endpoints{Login: where.LoginURL, Token: where.TokenURL, Keys: where.KeysURL, Nodes: where.NodesURL})
+	return &attempt{link: l, adopt: a, client: client, pending: where.Pending, keepSecret: t.keepSecret}, err
 }
 
 // An attempt is a login or an addition under way.
@@ -90,13 +90,17 @@ type attempt struct {
 	link       link
 	adopt      ipc.Adopt // what the daemon will be asked to take over
 	client     *accounts.Client
-	pending    string // client keys that an attempt before has left behind
+	pending    []string // client keys that attempts before have left behind
 	keepSecret bool
 }
 
-// newClient trusts what the configuration trusts.
-func newClient(e accounts.Endpoints) (*accounts.Client, error) {
-	config, _, err := daemon.LoadConfig(daemon.ConfigPath(os.Getenv))
+// accounts is a client that trusts what the daemon's configuration trusts.
+func (l link) accounts(e accounts.Endpoints) (*accounts.Client, error) {
+	var s ipc.Status
+	if err := l.get(ipc.RouteStatus, nil, &s); err != nil {
+		return nil, err
+	}
+	config, _, err := daemon.LoadConfig(s.Config.Path)
 	if err != nil {
 		return nil, fail(ipc.ExitUnavailable, "bloq-agent config check", "%v", err)
 	}
@@ -203,12 +207,26 @@ func (a *attempt) handOver(grant accounts.Grant, clientSecret []byte) (ipc.Adopt
 	return done, err
 }
 
-// dropPending deletes client keys that a failed login has left: nobody knows
-// their secret. If that does not work they are only litter.
+// dropPending deletes client keys that failed logins have left: nobody knows
+// their secret. What cannot be deleted stays on the daemon's list.
 func (a *attempt) dropPending(ctx context.Context, accountToken []byte) {
-	if a.pending != "" && a.client.DeleteKey(ctx, accountToken, a.pending) == nil {
-		complain("deleted client keys %s, which a failed login had left", a.pending)
+	for _, id := range a.pending {
+		err := a.client.DeleteKey(ctx, accountToken, id)
+		switch {
+		case err == nil:
+			complain("deleted client keys %s, which a failed login had left", id)
+		case !isGone(err):
+			complain("client keys %s of a failed login could not be deleted: %v", id, err)
+			continue
+		}
+		a.adopt.Deleted = append(a.adopt.Deleted, id)
 	}
+}
+
+// isGone reports whether what was to be deleted is not there any more.
+func isGone(err error) bool {
+	var e *accounts.Error
+	return errors.As(err, &e) && e.Status == 404
 }
 
 // leftBehind adds to err which client keys were created in vain.
@@ -219,7 +237,7 @@ func leftBehind(err error, id, profile string) error {
 	}
 	return &failure{
 		code: f.code,
-		text: fmt.Sprintf("%s (client keys %s were created; the next login deletes them)", f.text, id),
+		text: fmt.Sprintf("%s (client keys %s were created; a later login deletes them)", f.text, id),
 		hint: "bloq-agent login --profile " + profile,
 	}
 }

@@ -78,7 +78,7 @@ func deleteOwnKeys(cmd *cobra.Command, l link, profile string) error {
 		return err
 	}
 	defer clear(token)
-	if err := client.DeleteKey(cmd.Context(), token, s.ClientID); err != nil {
+	if err := client.DeleteKey(cmd.Context(), token, s.ClientID); err != nil && !isGone(err) {
 		return endpointError(err)
 	}
 	return printf("deleted client keys %s\n", s.ClientID)
@@ -89,7 +89,7 @@ func keysClient(l link, s ipc.ProfileStatus) (*accounts.Client, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := newClient(accounts.Endpoints{Login: s.LoginURL, Token: s.TokenURL, Keys: s.KeysURL, Nodes: s.NodesURL})
+	client, err := l.accounts(accounts.Endpoints{Login: s.LoginURL, Token: s.TokenURL, Keys: s.KeysURL, Nodes: s.NodesURL})
 	return client, token, err
 }
 
@@ -175,7 +175,10 @@ func configCommand() *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "check", Short: "say every mistake in the configuration", Args: cobra.NoArgs,
-			RunE: runner(func(_ *cobra.Command, _ []string) error {
+			RunE: runner(func(cmd *cobra.Command, _ []string) error {
+				if err := mustExist(cmd, path); err != nil {
+					return err
+				}
 				if _, _, err := daemon.LoadConfig(path); err != nil {
 					return fail(ipc.ExitUnavailable, "", "%v", err)
 				}
@@ -188,4 +191,16 @@ func configCommand() *cobra.Command {
 		},
 	)
 	return cmd
+}
+
+// mustExist is for a configuration file that was named: the default one may be
+// missing.
+func mustExist(cmd *cobra.Command, path string) error {
+	if !cmd.Flags().Changed("config") {
+		return nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		return fail(ipc.ExitUsage, "bloq-agent config path", "--config: %v", err)
+	}
+	return nil
 }

@@ -30,9 +30,12 @@ func serveCommand() *cobra.Command {
 			if !oneOf(level, "", "debug", "info", "warn", "error") {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-level %q: debug, info, warn or error", level)
 			}
+			if err := mustExist(cmd, config); err != nil {
+				return err
+			}
 			log, err := daemon.NewLogger(os.Stderr, format)
 			if err != nil {
-				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--%v", err)
+				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-format %v", err)
 			}
 			listener, err := listen(cmd)
 			if err != nil {
@@ -47,6 +50,9 @@ func serveCommand() *cobra.Command {
 				Store: storeName, Log: log, LogLevel: level,
 				Stores: stores(),
 			})
+			if errors.Is(err, store.ErrInUse) {
+				return fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
+			}
 			if err != nil {
 				return err
 			}
@@ -105,6 +111,9 @@ func listen(cmd *cobra.Command) (net.Listener, error) {
 		return nil, fail(ipc.ExitUsage, "chmod go-w "+dir.Dir, "%v", err)
 	case errors.As(err, &dir):
 		return nil, fail(ipc.ExitUsage, "", "%v", err)
+	}
+	if errors.Is(err, os.ErrPermission) && flag == "" {
+		return nil, fail(ipc.ExitInternal, "export BLOQ_AGENT_SOCK=$HOME/.bloq-agent/agent.sock", "%v", err)
 	}
 	return nil, fail(ipc.ExitInternal, "", "%v", err)
 }

@@ -32,10 +32,7 @@ a keyring to unlock.`,
 				return watchEvents(cmd.Context(), l, profile, asJSON)
 			}
 			var s ipc.Status
-			if err := l.get(ipc.RouteStatus, nil, &s); err != nil {
-				return err
-			}
-			if err := only(&s, profile); err != nil {
+			if err := l.get(ipc.RouteStatus, only(profile), &s); err != nil {
 				return err
 			}
 			if err := show(s, asJSON); err != nil {
@@ -48,19 +45,6 @@ a keyring to unlock.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&watch, "watch", false, "print what happens, until interrupted")
 	return cmd
-}
-
-func only(s *ipc.Status, profile string) error {
-	if profile == "" {
-		return nil
-	}
-	for _, p := range s.Profiles {
-		if p.Profile == profile {
-			s.Profiles = []ipc.ProfileStatus{p}
-			return nil
-		}
-	}
-	return fail(ipc.ExitUsage, "bloq-agent status", "no such profile %q", profile)
 }
 
 func show(s ipc.Status, asJSON bool) error {

@@ -113,7 +113,7 @@ func (o *options) set(name, value string) error {
 		if err != nil {
 			return errors.New("--min-ttl " + quote(value) + ": " + err.Error())
 		}
-		o.query += "&min_ttl=" + ipc.FormatDuration(d)
+		o.query = "&min_ttl=" + ipc.FormatDuration(d)
 	case "--timeout":
 		d, err := ipc.ParseDuration(value)
 		if err == nil && (d <= 0 || d > ipc.MaxTimeout) {

@@ -40,6 +40,9 @@ func Listen(path string) (net.Listener, error) {
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
+	if err := checkParent(filepath.Dir(dir)); err != nil {
+		return nil, err
+	}
 	lock, err := takeLock(path + ".lock")
 	if err != nil {
 		return nil, err
@@ -65,6 +68,19 @@ func checkDir(dir string) error {
 		return &DirError{Dir: dir, Reason: "belongs to another user"}
 	case fi.Mode().Perm()&0o022 != 0:
 		return &DirError{Dir: dir, Reason: "can be written by others", Repairable: fi.Mode()&os.ModeSticky == 0}
+	}
+	return nil
+}
+
+// checkParent: whoever can rename the directory away can put another in its
+// place. The sticky bit (/tmp) forbids that.
+func checkParent(dir string) error {
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&os.ModeSticky == 0 {
+		return &DirError{Dir: dir, Reason: "can be written by others", Repairable: true}
 	}
 	return nil
 }
