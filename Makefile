@@ -19,14 +19,14 @@ demo: build
 	@$(BIN)/bloq-sandbox demo
 
 # What some tests need besides Go; where it is missing they skip themselves.
-PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon curl
+PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon Xvfb curl
 MISSING := $(strip $(if $(RACE),,cc) $(foreach p,$(PROGRAMS_FOR_TESTS),$(if $(shell command -v $(p)),,$(p))))
 
 test:
 	@echo "race detector: $(if $(RACE),on,off)"
 ifneq ($(MISSING),)
 	@echo "skipped, because they are not installed: $(MISSING)"
-	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring curl"
+	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl"
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user"
 	go test $(RACE) -timeout 10m ./...

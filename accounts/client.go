@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -213,21 +214,17 @@ func (k call) request(ctx context.Context) (*http.Request, error) {
 	if _, err := parseURL(k.url); err != nil {
 		return nil, err
 	}
-	var body io.Reader
+	r, err := http.NewRequestWithContext(ctx, k.method, k.url, nil)
+	if err != nil {
+		return nil, err
+	}
 	if k.body != nil {
 		b, err := json.Marshal(k.body)
 		if err != nil {
 			return nil, err
 		}
-		body = bytes.NewReader(b)
-	}
-	r, err := http.NewRequestWithContext(ctx, k.method, k.url, body)
-	if err != nil {
-		return nil, err
-	}
-	// Without GetBody net/http has no means to send a body twice.
-	r.GetBody = nil
-	if k.body != nil {
+		// No GetBody: net/http must have no means to send it twice.
+		r.Body, r.ContentLength = &wiping{r: bytes.NewReader(b), b: b}, int64(len(b))
 		r.Header.Set("Content-Type", "application/json")
 	}
 	r.Header.Set("Accept", "application/json")
@@ -238,6 +235,28 @@ func (k call) request(ctx context.Context) (*http.Request, error) {
 		r.Header.Set("Authorization", "Bearer "+string(k.bearer))
 	}
 	return r, nil
+}
+
+// wiping is a request's body that is cleared when it was sent. net/http closes
+// the body of a call that is cancelled while it may still be reading it.
+type wiping struct {
+	mu sync.Mutex
+	r  *bytes.Reader
+	b  []byte
+}
+
+func (w *wiping) Read(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.r.Read(p)
+}
+
+func (w *wiping) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.b)
+	w.r.Reset(nil)
+	return nil
 }
 
 // do makes the call and decodes a successful answer into answer, unless that
@@ -256,6 +275,7 @@ func (c *Client) do(ctx context.Context, k call, answer any) error {
 	}
 	defer func() { _ = a.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(a.Body, maxBody+1))
+	defer clear(body)
 	switch {
 	case err != nil:
 		return failedCall(k.op, fmt.Errorf("the answer broke off: %w", unexpected(err)))

@@ -56,6 +56,9 @@ func TestWhatIsSent(t *testing.T) {
 	token := jwtWith(t, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()})
 	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
+		if r.ContentLength != int64(len(b)) {
+			t.Errorf("%s: Content-Length %d for %d bytes", r.URL.Path, r.ContentLength, len(b))
+		}
 		method, path, auth, body, contentType = r.Method, r.URL.Path, r.Header.Get("Authorization"), string(b), r.Header.Get("Content-Type")
 		if r.Method == http.MethodGet {
 			_, _ = io.WriteString(w, `[{"id":"a","createdAt":"2026-01-02T03:04:05Z"},{"id":"b"}]`)

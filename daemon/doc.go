@@ -12,9 +12,13 @@
 //	Daemon.Run                   the caller            ctx ends, or the server fails
 //	server.Server.Serve          Run                   Run shuts the server down
 //	one per connection           net/http              the peer or the server closes
-//	refresher.Refresher.Run      profile.start         the profile is stopped or replaced
+//	refresher.Refresher.Run      Daemon.start          its state is halted
 //	an attempt                   Refresher.Run         its exchange and save are over (20 s + 10 s)
 //	watcher.run                  Run                   ctx ends
+//	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
+//	Daemon.reopen, openAll       reload                each profile was looked at
+//	eachProfile's                its caller, waiting   f returns
+//	Keyring.Watch's              Daemon.await          its context ends
 //	a keyring call               store.Keyring         the Secret Service answers
 //
 // # State

@@ -46,9 +46,11 @@ func (d *Daemon) lock() error {
 		d.open(d.ctx, p)
 	})
 	d.options.Stores.File.Key().Lock()
-	// What was encoded and sent is garbage by now; this gives it back to the
-	// kernel, which clears it.
-	debug.FreeOSMemory()
+	// What was encoded and sent is garbage by now; this gives most of it back to
+	// the kernel, which clears it. A pool's buffers are garbage at the third look.
+	for range 3 {
+		debug.FreeOSMemory()
+	}
 	d.log.Info().Msg("locked")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
 	return nil

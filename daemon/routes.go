@@ -114,6 +114,7 @@ func (d *Daemon) handleToken(w http.ResponseWriter, r *http.Request) {
 		fail(w, problem)
 		return
 	}
+	defer clear(t.Value)
 	server.JSON(w, http.StatusOK, t.Answer())
 }
 
@@ -129,6 +130,7 @@ func (d *Daemon) handleAuth(w http.ResponseWriter, r *http.Request) {
 		fail(w, problem)
 		return
 	}
+	defer clear(t.Value)
 	w.Header().Set("Authorization", "Bearer "+string(t.Value))
 	server.Reply(w, http.StatusNoContent, "", nil)
 }
@@ -157,7 +159,9 @@ func (d *Daemon) handleDialect(w http.ResponseWriter, r *http.Request) {
 		t, problem = d.answerToken(r, q)
 	}
 	abortIfStopping(problem)
+	defer clear(t.Value)
 	a := render(call, t, problem)
+	defer clear(a.Stdout)
 	w.Header().Set(ipc.HeaderExit, strconv.Itoa(a.Exit))
 	w.Header().Set(ipc.HeaderStdout, strconv.Itoa(len(a.Stdout)))
 	server.Reply(w, http.StatusOK, "application/octet-stream", append(a.Stdout, a.Stderr...))

@@ -13,7 +13,7 @@ import (
 
 var quiet = log.New(io.Discard, "", 0)
 
-// Reply writes a whole answer.
+// Reply writes a whole answer, and clears body, which may hold a token.
 func Reply(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	if contentType != "" {
@@ -30,6 +30,7 @@ func Reply(w http.ResponseWriter, status int, contentType string, body []byte) {
 	w.WriteHeader(status)
 	// The peer is gone if this fails; there is nobody to tell.
 	_, _ = w.Write(body)
+	clear(body)
 }
 
 // JSON writes v. v must be encodable.

@@ -72,6 +72,7 @@ func (s *Server) Close() error { return s.http.Close() }
 func prepare(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := readBody(w, r)
+		defer func() { clear(body) }() // it may hold a login
 		if err != nil {
 			Problem(w, ipc.Problem{Code: ipc.CodeBadRequest, Detail: err.Error()})
 			return
