@@ -103,36 +103,35 @@ func (d *Daemon) accountToken(r *http.Request, p *profile) (dialect.Token, *ipc.
 	return dialect.Token{Profile: p.name, Value: secret.Reveal(), Expiry: expiry, Generation: p.generation.Load()}, nil
 }
 
-func (d *Daemon) handleToken(w http.ResponseWriter, r *http.Request) {
+// asked is the token that r asks for. If there is none it has answered already.
+func (d *Daemon) asked(w http.ResponseWriter, r *http.Request) (dialect.Token, bool) {
 	q, problem := parseQuery(r)
 	if problem != nil {
 		fail(w, problem)
-		return
+		return dialect.Token{}, false
 	}
 	t, problem := d.answerToken(r, q)
 	if problem != nil {
 		fail(w, problem)
-		return
+		return dialect.Token{}, false
 	}
-	defer clear(t.Value)
-	server.JSON(w, http.StatusOK, t.Answer())
+	return t, true
+}
+
+func (d *Daemon) handleToken(w http.ResponseWriter, r *http.Request) {
+	if t, ok := d.asked(w, r); ok {
+		defer clear(t.Value)
+		server.JSON(w, http.StatusOK, t.Answer())
+	}
 }
 
 // handleAuth serves nginx's auth_request, which passes response headers on.
 func (d *Daemon) handleAuth(w http.ResponseWriter, r *http.Request) {
-	q, problem := parseQuery(r)
-	if problem != nil {
-		fail(w, problem)
-		return
+	if t, ok := d.asked(w, r); ok {
+		defer clear(t.Value)
+		w.Header().Set("Authorization", "Bearer "+string(t.Value))
+		server.Reply(w, http.StatusNoContent, "", nil)
 	}
-	t, problem := d.answerToken(r, q)
-	if problem != nil {
-		fail(w, problem)
-		return
-	}
-	defer clear(t.Value)
-	w.Header().Set("Authorization", "Bearer "+string(t.Value))
-	server.Reply(w, http.StatusNoContent, "", nil)
 }
 
 // handleDialect answers problems in the dialect too, with status 200: its
