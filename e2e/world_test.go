@@ -57,6 +57,8 @@ type world struct {
 	api     atomic.Pointer[sandbox.Server]
 	config  sandbox.Config
 	secrets *recorder
+
+	mu      sync.Mutex // guards started
 	started [][]string // argv of every process
 
 	daemon *exec.Cmd
@@ -111,6 +113,8 @@ func (w *world) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(bin, name), args...)
 	cmd.Env = w.env
 	cmd.Dir = w.dir
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.started = append(w.started, cmd.Args)
 	return cmd
 }
