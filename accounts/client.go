@@ -297,13 +297,44 @@ func unexpected(err error) error {
 }
 
 func decode(op string, status int, body []byte, answer any) error {
-	if err := json.Unmarshal(body, answer); err != nil {
+	err := json.Unmarshal(body, answer)
+	if err == nil {
+		err = unambiguous(body)
+	}
+	if err != nil {
 		e := &Error{Op: op, Class: Malformed, Err: errors.New("the answer is not what was asked for")}
 		if !json.Valid(body) {
 			// A captive portal answers 200 with a page of its own.
 			e.Class, e.Err = Transient, fmt.Errorf("the answer (%d) is not JSON", status)
 		}
 		return e
+	}
+	return nil
+}
+
+// unambiguous refuses an object with a key twice: which of two tokens counts
+// would be for the reader to choose.
+func unambiguous(body []byte) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return err // a list has no keys
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		if seen[name] {
+			return errors.New("a key is there twice")
+		}
+		seen[name] = true
+		var skipped json.RawMessage
+		if err := d.Decode(&skipped); err != nil {
+			return err
+		}
+		clear(skipped)
 	}
 	return nil
 }

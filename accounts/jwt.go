@@ -37,7 +37,7 @@ func TokenTimes(token []byte) (Times, error) {
 }
 
 func instant(d *jwt.NumericDate) time.Time {
-	if d == nil || d.Year() < 1971 || d.Year() > 9999 {
+	if d == nil || d.Unix() <= 0 || d.Year() > 9999 {
 		return time.Time{}
 	}
 	return d.UTC()

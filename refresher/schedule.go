@@ -9,9 +9,12 @@ const (
 	// saveTimeout bounds one attempt to save a rotated refresh token.
 	saveTimeout = 10 * time.Second
 
-	backoffFirst   = time.Second
-	backoffValid   = time.Minute     // cap while the token is valid
-	backoffExpired = 5 * time.Minute // cap once it has expired
+	backoffFirst = time.Second
+	// The caps while the token is valid and once it has expired. With full
+	// jitter below a cap of one minute, three hours of outage cost 109 attempts;
+	// so they cost about 50, and a caller's request still starts one every 5 s.
+	backoffValid   = 2 * time.Minute
+	backoffExpired = 5 * time.Minute
 	// grantGap is the least distance from a grant to the next exchange, however
 	// short its life.
 	grantGap = 250 * time.Millisecond
@@ -62,11 +65,12 @@ func attemptAt(now time.Time, s *Snapshot, retryAfter time.Duration, draw float6
 	return now.Add(wait)
 }
 
-// backoff is exponential with full jitter: any moment up to a window that
-// starts at 1 s and doubles with each failure. Full, because the agents of a
-// whole company see the same outage end. Only the first quarter of the window,
-// at most requestGap, is left out: a draw near zero would be a retry at once,
-// and would break the promise of one attempt per requestGap during an outage.
+// backoff is exponential: a moment in a window that starts at 1 s and doubles
+// with each failure. The jitter is full up to a minute, because the agents of a
+// whole company see the same outage begin; by the time that the window is
+// longer they are spread, and only its last quarter is used. Of a short window only
+// the first quarter is, at most requestGap: a draw near zero would be a retry at
+// once, and would break the promise of one attempt per requestGap.
 func backoff(failures int, valid bool, draw float64) time.Duration {
 	limit := backoffExpired
 	if valid {
@@ -76,7 +80,11 @@ func backoff(failures int, valid bool, draw float64) time.Duration {
 	if failures < 10 { // beyond that, 1 s doubled is above any limit
 		window = min(limit, backoffFirst<<max(0, failures-1))
 	}
-	return max(min(window/4, requestGap), time.Duration(draw*float64(window)))
+	least := min(window/4, requestGap)
+	if window > time.Minute {
+		least = window * 3 / 4
+	}
+	return least + time.Duration(draw*float64(window-least))
 }
 
 // honour clamps the endpoint's Retry-After: it must not push the next attempt

@@ -34,8 +34,8 @@ func TestBackoffWindow(t *testing.T) {
 		{1, true, time.Second},
 		{2, true, 2 * time.Second},
 		{6, true, 32 * time.Second},
-		{7, true, time.Minute},
-		{1000, true, time.Minute},
+		{7, true, 64 * time.Second},
+		{1000, true, 2 * time.Minute},
 		{8, false, 128 * time.Second},
 		{9, false, 256 * time.Second},
 		{10, false, 5 * time.Minute},
@@ -44,10 +44,18 @@ func TestBackoffWindow(t *testing.T) {
 		if got := backoff(tt.failures, tt.valid, 1); got != tt.want {
 			t.Errorf("backoff(%d, valid %v) reaches to %v, want %v", tt.failures, tt.valid, got, tt.want)
 		}
-		if got := backoff(tt.failures, tt.valid, 0); got != min(tt.want/4, requestGap) {
+		if got := backoff(tt.failures, tt.valid, 0); got != least(tt.want) {
 			t.Errorf("backoff(%d, valid %v) starts at %v", tt.failures, tt.valid, got)
 		}
 	}
+}
+
+// least is where a window begins.
+func least(window time.Duration) time.Duration {
+	if window > time.Minute {
+		return window * 3 / 4
+	}
+	return min(window/4, requestGap)
 }
 
 func TestHonour(t *testing.T) {

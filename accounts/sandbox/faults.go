@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 )
@@ -34,40 +33,16 @@ type Fault struct {
 	Status int               `json:"status"`
 	Header map[string]string `json:"header"`
 	Body   string            `json:"body"`
+	// BodyBase64 is for bodies that JSON cannot carry; it goes before Body.
+	BodyBase64 []byte `json:"body_base64"`
+	// Claims replace those of an access token that is minted (kind "claims");
+	// a claim of null is left out.
+	Claims map[string]any `json:"claims"`
 }
 
 type fault struct {
 	Fault
 	left int
-}
-
-// faultKinds do the failing. A kind is one entry here.
-var faultKinds = map[string]func(*Server, Fault, http.ResponseWriter, *http.Request){
-	"status": func(_ *Server, f Fault, w http.ResponseWriter, _ *http.Request) {
-		for k, v := range f.Header {
-			w.Header().Set(k, v)
-		}
-		w.WriteHeader(f.Status)
-		_, _ = io.WriteString(w, f.Body) // the client has gone if this fails
-	},
-	// hang holds the request until its client or the server goes away.
-	"hang": func(s *Server, _ Fault, _ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-r.Context().Done():
-		case <-s.closed:
-		}
-	},
-	// reset breaks the connection without a word (TCP RST).
-	"reset": func(_ *Server, _ Fault, w http.ResponseWriter, _ *http.Request) {
-		c, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			panic(http.ErrAbortHandler) // HTTP/2: as near as it comes
-		}
-		if t, ok := c.(*net.TCPConn); ok {
-			_ = t.SetLinger(0)
-		}
-		_ = c.Close()
-	},
 }
 
 // AddFault makes f wait for its requests. Faults are tried in the order in
@@ -76,7 +51,7 @@ func (s *Server) AddFault(f Fault) error {
 	switch {
 	case faultKinds[f.Kind] == nil:
 		return fmt.Errorf("unknown kind of fault %q", f.Kind)
-	case f.Kind == "status" && (f.Status < 200 || f.Status > 599):
+	case (f.Kind == "status" || f.Kind == "half" || f.Kind == "drip") && (f.Status < 200 || f.Status > 599):
 		return fmt.Errorf("status %d: 200 to 599", f.Status)
 	case f.Times < 0:
 		return fmt.Errorf("times %d: 0 or more", f.Times)

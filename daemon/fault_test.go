@@ -1,0 +1,421 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/accounts/sandbox"
+	"bloq-agent/refresher"
+	"bloq-agent/store"
+)
+
+// A pipeNet is a network in virtual time: real HTTP over net.Pipe, since a real
+// socket would freeze the bubble.
+type pipeNet struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+	mu     sync.Mutex
+	dialed []string    // addresses
+	asked  []time.Time // calls of the token endpoint
+	refuse bool
+}
+
+func (p *pipeNet) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipeNet) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipeNet) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+func (p *pipeNet) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	p.mu.Lock()
+	p.dialed = append(p.dialed, address)
+	p.asked = append(p.asked, time.Now())
+	refuse := p.refuse
+	p.mu.Unlock()
+	if refuse {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	ours, theirs := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipeNet) setRefuse(refuse bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = refuse
+}
+
+func (p *pipeNet) addresses() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.dialed)
+}
+
+// forget is for what came before the test.
+func (p *pipeNet) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked, p.dialed = nil, nil
+}
+
+func (p *pipeNet) times() []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.asked)
+}
+
+// A rig is a refresher on a real client of a real sandbox, in virtual time.
+type rig struct {
+	net *pipeNet
+	api *sandbox.Server
+	r   *refresher.Refresher
+	log *login
+}
+
+// newRig logs in, so that there is a good token, and runs until the test ends.
+func newRig(t *testing.T, config sandbox.Config) *rig {
+	t.Helper()
+	config.Now = time.Now
+	api, err := sandbox.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pipeNet{conns: make(chan net.Conn), closed: make(chan struct{})}
+	srv := &http.Server{Handler: api}
+	srv.ErrorLog = nil
+	go func() { _ = srv.Serve(p) }()
+	client, err := accounts.New(accounts.FromAccountsURL("http://127.0.0.1:1"), accounts.Options{DialContext: p.dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := client.Login(t.Context(), api.Email(), []byte(api.Password()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := client.CreateKey(t.Context(), account.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := client.ClientCredentials(t.Context(), key.ID, key.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &login{
+		client: client, store: store.NewMemory(), id: store.NewID(), ended: func(time.Time) {},
+		item: store.Item{RefreshToken: store.NewSecret(g.RefreshToken)},
+	}
+	grant := grantOf(g)
+	grant.RefreshToken = nil
+	r := refresher.New(refresher.Config{Exchange: l.exchange, Save: l.save, Grant: &grant})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.Run(ctx)
+	}()
+	p.forget()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		api.Close()
+		_ = srv.Close()
+	})
+	return &rig{net: p, api: api, r: r, log: l}
+}
+
+// A faultCase is one way in which the endpoint can fail.
+type faultCase struct {
+	name  string
+	fault sandbox.Fault
+	class refresher.Class
+	// retryAfter is what the first gap must honour; 0: the backoff's own.
+	retryAfter time.Duration
+}
+
+func faultCases() []faultCase {
+	const T, M, R, U = refresher.Transient, refresher.Malformed, refresher.Refused, refresher.Unknown
+	answer := func(status int, body string, header ...string) sandbox.Fault {
+		f := sandbox.Fault{Kind: "status", Status: status, Body: body, Header: map[string]string{}}
+		for i := 0; i+1 < len(header); i += 2 {
+			f.Header[header[i]] = header[i+1]
+		}
+		return f
+	}
+	claims := func(c map[string]any) sandbox.Fault { return sandbox.Fault{Kind: "claims", Claims: c} }
+	cases := []faultCase{
+		{"refused connection", sandbox.Fault{Kind: "refuse"}, T, 0},
+		{"hang", sandbox.Fault{Kind: "hang"}, T, 0},
+		{"reset", sandbox.Fault{Kind: "reset"}, T, 0},
+		{"half a body", sandbox.Fault{Kind: "half", Status: 200, Body: `{"accessToken":"eyJhbGciOi"}`}, T, 0},
+		{"a byte a second", sandbox.Fault{Kind: "drip", Status: 200, Body: `{"accessToken":"eyJhbGciOi"}`}, T, 0},
+		{"1 GiB", sandbox.Fault{Kind: "huge"}, M, 0},
+		{"HTML 200", answer(200, "<html>log in</html>", "Content-Type", "text/html"), T, 0},
+		{"wrong content type", answer(200, "accessToken=x", "Content-Type", "text/plain"), T, 0},
+		{"204", answer(204, ""), T, 0},
+		{"empty 200", answer(200, ""), T, 0},
+		{"307 elsewhere", answer(307, "", "Location", "http://127.0.0.2:1/auth/token"), T, 0},
+		{"308 elsewhere", answer(308, "", "Location", "http://127.0.0.2:1/auth/token"), T, 0},
+		{"302 elsewhere", answer(302, "", "Location", "http://127.0.0.2:1/"), T, 0},
+		{"303 elsewhere", answer(303, "", "Location", "http://127.0.0.2:1/"), T, 0},
+		{"301 elsewhere", answer(301, "", "Location", "http://127.0.0.2:1/"), T, 0},
+		{"300 without a place", answer(300, ""), T, 0},
+		{"bare 401", answer(401, ""), R, 0},
+		{"bare 403", answer(403, ""), R, 0},
+		{"401 jwt expired", answer(401, "jwt expired"), R, 0},
+		{"404", answer(404, ""), U, 0},
+		{"400", answer(400, ""), U, 0},
+		{"418", answer(418, ""), U, 0},
+		{"408", answer(408, ""), T, 0},
+		{"425", answer(425, ""), T, 0},
+		{"429 without a wish", answer(429, ""), T, 0},
+		{"429, 2 s", answer(429, "", "Retry-After", "2"), T, 2 * time.Second},
+		{"429, 0 s", answer(429, "", "Retry-After", "0"), T, 0},
+		{"429, negative", answer(429, "", "Retry-After", "-1"), T, 0},
+		{"429, garbage", answer(429, "", "Retry-After", "soon"), T, 0},
+		{"429, an hour", answer(429, "", "Retry-After", "3600"), T, 10 * time.Minute},
+		{"429, past date", answer(429, "", "Retry-After", "Mon, 01 Jan 1990 00:00:00 GMT"), T, 0},
+		{"503, 90 s", answer(503, "", "Retry-After", "90"), T, 90 * time.Second},
+		{"503, far date", answer(503, "", "Retry-After", "Mon, 01 Jan 2035 00:00:00 GMT"), T, 10 * time.Minute},
+		{"500", answer(500, ""), T, 0},
+		{"501", answer(501, ""), T, 0},
+		{"502", answer(502, "<html>bad gateway</html>"), T, 0},
+		{"503", answer(503, ""), T, 0},
+		{"504", answer(504, ""), T, 0},
+		{"500 with invalid_grant", answer(500, `{"error":"invalid_grant"}`), T, 0},
+		{"bad_refresh_token", answer(400, `{"error":"bad_refresh_token"}`), refresher.NeedsLogin, 0},
+		{"no access token", answer(200, `{}`), M, 0},
+		{"null", answer(200, `null`), M, 0},
+		{"a list", answer(200, `[]`), M, 0},
+		{"empty token", answer(200, `{"accessToken":""}`), M, 0},
+		{"token null", answer(200, `{"accessToken":null}`), M, 0},
+		{"token a number", answer(200, `{"accessToken":7}`), M, 0},
+		{"token with a newline", answer(200, `{"accessToken":"a\nb"}`), M, 0},
+		{"token with a space", answer(200, `{"accessToken":"a b"}`), M, 0},
+		{"token of 64 KiB and one", answer(200, `{"accessToken":"`+strings.Repeat("x", 64<<10+1)+`"}`), M, 0},
+		{"duplicate keys", answer(200, `{"accessToken":"a","accessToken":"b"}`), M, 0},
+		{"refresh token a list", answer(200, `{"accessToken":"a","refreshToken":[]}`), M, 0},
+		{"invalid UTF-8", sandbox.Fault{Kind: "status", Status: 200, BodyBase64: []byte("{\"accessToken\":\"a\xff\xfe\"}")}, M, 0},
+		{"exp before iat", claims(map[string]any{"exp": 1}), M, 0},
+		{"exp is now", claims(map[string]any{"exp": 946684800, "iat": 946684800}), M, 0},
+	}
+	for _, status := range []int{400, 401, 403} {
+		for code, class := range map[string]refresher.Class{
+			"invalid_grant": refresher.NeedsLogin, "invalid_client": refresher.Configuration, "unauthorized_client": refresher.Configuration,
+			"unsupported_grant_type": refresher.Configuration, "invalid_request": U, "invalid_scope": U,
+		} {
+			if class == U && status != 400 {
+				class = R
+			}
+			cases = append(cases, faultCase{fmt.Sprintf("%s with %d", code, status), answer(status, `{"error":"`+code+`","error_description":"x"}`), class, 0})
+		}
+	}
+	return cases
+}
+
+// Every way to fail: no crash, the right class, the access token still served
+// while it is valid, and the measured gaps between attempts within the
+// schedule. A schedule that is computed and not waited for passes every count.
+func TestFaultTable(t *testing.T) {
+	cases := faultCases()
+	if len(cases) < 60 {
+		t.Errorf("only %d cases", len(cases))
+	}
+	attempts := 0
+	for _, tt := range cases {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { attempts += runFault(t, tt) })
+		})
+	}
+	t.Logf("%d cases, %d attempts", len(cases), attempts)
+}
+
+func runFault(t *testing.T, tt faultCase) int {
+	rig := newRig(t, sandbox.Config{})
+	expiry := rig.r.Snapshot().Expiry
+	if tt.fault.Kind == "refuse" {
+		rig.net.setRefuse(true)
+	} else {
+		tt.fault.Route, tt.fault.Grant = "POST /auth/token", "refreshToken"
+		if err := rig.api.AddFault(tt.fault); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for time.Now().Before(expiry.Add(-30 * time.Second)) {
+		tok, err := rig.r.Token(t.Context(), 0)
+		if err != nil || tok.Generation != 1 {
+			t.Fatalf("a valid token was not served: %v", err)
+		}
+		time.Sleep(20 * time.Second)
+	}
+	synctest.Wait()
+	s := rig.r.Snapshot()
+	if s.Class != tt.class {
+		t.Errorf("class %v (%v), want %v", s.Class, s.Err, tt.class)
+	}
+	for _, address := range rig.net.addresses() {
+		if address != "127.0.0.1:1" {
+			t.Errorf("something was sent to %s", address)
+		}
+	}
+	checkGaps(t, tt, rig.net.times())
+	if tt.class == refresher.NeedsLogin || tt.class == refresher.Configuration {
+		return len(rig.net.times())
+	}
+	// After the expiry there is no token; when the endpoint is back there is one,
+	// 5 s after the last attempt at the latest.
+	time.Sleep(time.Until(expiry) + time.Minute)
+	if tok, err := rig.r.Token(t.Context(), 0); err == nil {
+		t.Errorf("an expired token was served: %v", tok)
+	}
+	rig.net.setRefuse(false)
+	rig.api.ClearFaults()
+	time.Sleep(30*time.Second + 5*time.Minute)
+	if tt.class == refresher.Refused || tt.class == refresher.Unknown {
+		time.Sleep(30 * time.Minute) // "needs login" by then, and tried all the same
+	}
+	if _, err := rig.r.Token(t.Context(), 0); err != nil {
+		t.Errorf("the endpoint is back: %v", err)
+	}
+	return len(rig.net.times())
+}
+
+// checkGaps holds the times of the attempts against the schedule.
+func checkGaps(t *testing.T, tt faultCase, at []time.Time) {
+	t.Helper()
+	switch {
+	case tt.class == refresher.NeedsLogin:
+		if len(at) != 1 {
+			t.Errorf("%d attempts with a token that the endpoint called dead", len(at))
+		}
+		return
+	case len(at) < 2 && tt.class != refresher.Configuration:
+		t.Fatalf("%d attempts", len(at))
+	}
+	for i := 1; i < len(at); i++ {
+		gap := at[i].Sub(at[i-1])
+		least, most := min(time.Second<<(i-1)/4, 5*time.Second), min(time.Second<<min(i-1, 10), 2*time.Minute)
+		switch {
+		case tt.class == refresher.Configuration:
+			least, most = 30*time.Minute, 30*time.Minute
+		case tt.retryAfter > 0:
+			least, most = tt.retryAfter, tt.retryAfter+tt.retryAfter/10
+			if i > 1 {
+				least = time.Second // clamped, so that the token's last minute is not slept through
+			}
+		}
+		// An attempt itself may take up to 20 s.
+		if gap < least || gap > most+21*time.Second {
+			t.Errorf("gap %d is %v; want %v to %v", i, gap, least, most)
+		}
+	}
+}
+
+// What a token says of its life is believed where it makes sense, and the
+// documented hour where it does not.
+func TestOddLifetimesAreServed(t *testing.T) {
+	for name, claims := range map[string]map[string]any{
+		"no exp": {"exp": nil}, "no iat": {"iat": nil}, "neither": {"exp": nil, "iat": nil},
+		"exp 1e18": {"exp": 1e18}, "exp in 100 years": {"exp": 4102444800}, "iat in the future": {"iat": 946684800 + 1800},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rig := newRig(t, sandbox.Config{})
+				f := sandbox.Fault{Route: "POST /auth/token", Grant: "refreshToken", Kind: "claims", Claims: claims}
+				if err := rig.api.AddFault(f); err != nil {
+					t.Fatal(err)
+				}
+				if s, err := rig.r.Refresh(t.Context()); err != nil || s.Class != refresher.None {
+					t.Fatalf("%v, %v", s.Err, err)
+				}
+				tok, err := rig.r.Token(t.Context(), 0)
+				if life := tok.Expiry.Sub(tok.IssuedAt); err != nil || life < time.Minute || life > 24*time.Hour {
+					t.Errorf("lives %v, %v", life, err)
+				}
+			})
+		})
+	}
+}
+
+// An outage: nobody notices 25 minutes; 3 hours cost a bounded number of
+// attempts, and the first request after the return succeeds.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rig := newRig(t, sandbox.Config{})
+		time.Sleep(30 * time.Minute) // at the earliest refresh
+		rig.net.setRefuse(true)
+		start := time.Now()
+		failed := 0
+		for time.Since(start) < 25*time.Minute {
+			if _, err := rig.r.Token(t.Context(), refresher.DefaultMinTTL); err != nil {
+				failed++
+			}
+			time.Sleep(time.Second)
+		}
+		if failed > 0 {
+			t.Errorf("%d callers noticed an outage of 25 minutes", failed)
+		}
+		rig.net.setRefuse(false)
+		time.Sleep(2 * time.Minute)
+		if s := rig.r.Snapshot(); s.Class != refresher.None {
+			t.Errorf("not recovered: %v", s.Err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		rig := newRig(t, sandbox.Config{})
+		rig.net.setRefuse(true)
+		time.Sleep(3 * time.Hour)
+		quiet := len(rig.net.times())
+		var gap time.Duration
+		start, last := time.Now(), quiet
+		for time.Since(start) < 10*time.Minute { // 100 callers a second
+			_, err := rig.r.Token(t.Context(), 0)
+			var e *refresher.Error
+			if !errors.As(err, &e) || e.Class != refresher.Transient {
+				t.Fatalf("%v", err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		at := rig.net.times()
+		for i := last + 1; i < len(at); i++ {
+			if gap = at[i].Sub(at[i-1]); gap < 5*time.Second {
+				t.Errorf("attempts %v apart with 100 callers a second", gap)
+			}
+		}
+		if quiet >= 60 {
+			t.Errorf("%d attempts in 3 h without callers", quiet)
+		}
+		t.Logf("3 h without callers: %d attempts; then 10 min with 100 callers a second: %d", quiet, len(at)-quiet)
+		rig.net.setRefuse(false)
+		time.Sleep(5 * time.Second)
+		if _, err := rig.r.Token(t.Context(), 0); err != nil {
+			t.Errorf("the first request 5 s after the return: %v", err)
+		}
+	})
+}
