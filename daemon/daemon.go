@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
+	"bloq-agent/refresher"
 	"bloq-agent/store"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -48,6 +50,7 @@ type Daemon struct {
 	stopping atomic.Bool
 	locked   atomic.Bool // by `bloq-agent lock`
 
+	clock  refresher.Clock
 	ctx    context.Context // ends when the daemon stops
 	cancel context.CancelFunc
 
@@ -75,6 +78,13 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}}
+	clock, err := newClock()
+	if err != nil {
+		d.log.Warn().Err(err).Msg("timers stand still while the machine sleeps")
+		d.clock = refresher.RuntimeClock()
+	} else {
+		d.clock = clock
+	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.locked.Store(d.wasLocked())
 	d.config.Store(&configState{})
@@ -129,7 +139,14 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 		_ = srv.Close() // what is left is a peer that does not read
 	}
 	<-halted
+	d.closeClock()
 	return <-served
+}
+
+func (d *Daemon) closeClock() {
+	if c, ok := d.clock.(io.Closer); ok {
+		_ = c.Close() // the process is about to end
+	}
 }
 
 // openAll asks the store for every profile at the same time, so that a frozen

@@ -18,6 +18,7 @@
 //	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
 //	Daemon.reopen, openAll       reload                each profile was looked at
 //	eachProfile's                its caller, waiting   f returns
+//	bootClock.runBoot, runSteps  New                   the daemon stops
 //	Keyring.Watch's              Daemon.await          its context ends
 //	a keyring call               store.Keyring         the Secret Service answers
 //

@@ -219,7 +219,7 @@ func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
 	}
 	l.ended = func(at time.Time) { d.recordEnd(p.name, at) }
 	r := refresher.New(refresher.Config{
-		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved,
+		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved, Clock: d.clock,
 		Observe: func(previous, current *refresher.Snapshot) { d.observe(p, s, previous, current) },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -54,7 +54,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
 		return out
 	}
-	describeToken(&out, s.refresher.Snapshot(), now)
+	describeToken(&out, s.refresher.Snapshot())
 	if _, expiry, ok := s.login.accountToken(now); ok {
 		out.AccountExpiry = expiry.UTC()
 	}
@@ -64,7 +64,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 	return out
 }
 
-func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot, now time.Time) {
+func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot) {
 	out.Generation, out.Exchanges, out.Failures = t.Generation, t.Exchanges, t.Failures
 	out.NextRefresh = t.NextAttempt.UTC()
 	out.ErrorClass = t.Class.String()
@@ -75,7 +75,7 @@ func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot, now time.Time)
 		out.Unsaved = true
 		out.LastError = "refresh token is not saved: " + t.SaveErr.Error()
 	}
-	valid := t.Valid(now)
+	valid := t.Valid()
 	if valid {
 		out.IssuedAt, out.ExpiresAt = t.IssuedAt.UTC(), t.Expiry.UTC()
 	}
@@ -162,7 +162,7 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	if current.SaveErr != nil {
 		e = e.AnErr("save_err", current.SaveErr)
 	}
-	if current.Valid(now) {
+	if current.Valid() {
 		e = e.Time("expiry", current.Expiry)
 	}
 	if wait := current.NextAttempt.Sub(now); wait > 0 {

@@ -22,7 +22,7 @@ type loop struct {
 	busy    bool
 
 	unsaved  []byte // a rotated refresh token that the store has not taken yet
-	saveAt   time.Time
+	saveAt   instant
 	failures int // to save, in a row
 }
 
@@ -31,24 +31,29 @@ type loop struct {
 // spent may be replaced by now.
 func (r *Refresher) Run(ctx context.Context) {
 	defer close(r.done)
-	l := &loop{Refresher: r, results: make(chan outcome, 1), unsaved: r.config.Unsaved, saveAt: time.Now()}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		timer.Reset(l.untilNext())
-		select {
-		case <-ctx.Done():
-			l.finish()
-			return
-		case <-timer.C:
-			l.due()
-		case w := <-r.wake:
-			l.woken(w)
-		case o := <-l.results:
-			l.busy = false
-			l.take(o)
-		}
+	l := &loop{Refresher: r, results: make(chan outcome, 1), unsaved: r.config.Unsaved, saveAt: r.now()}
+	for l.step(ctx) {
 	}
+	l.finish()
+}
+
+// step waits for one thing to happen and deals with it. It reports false when
+// ctx has ended.
+func (l *loop) step(ctx context.Context) bool {
+	timer, stop := l.config.Clock.After(l.untilNext())
+	defer stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer:
+		l.due()
+	case w := <-l.wake:
+		l.woken(w)
+	case o := <-l.results:
+		l.busy = false
+		l.take(o)
+	}
+	return true
 }
 
 // untilNext is how long the loop may sleep. Nothing is due while an attempt is
@@ -58,26 +63,26 @@ func (l *loop) untilNext() time.Duration {
 	if l.busy {
 		return never
 	}
-	at := l.current.Load().NextAttempt
-	if l.unsaved != nil && (at.IsZero() || l.saveAt.Before(at)) {
+	at, now := l.current.Load().next, l.now()
+	if l.unsaved != nil && (at.isZero() || l.saveAt.boot < at.boot) {
 		at = l.saveAt
 	}
-	if at.IsZero() {
+	if at.isZero() {
 		return never
 	}
-	return max(0, time.Until(at))
+	return max(0, now.until(at))
 }
 
 func (l *loop) due() {
-	now := time.Now()
+	now := l.now()
 	if l.busy {
 		return
 	}
-	if l.unsaved != nil && !now.Before(l.saveAt) {
+	if l.unsaved != nil && now.until(l.saveAt) <= 0 {
 		l.start(l.saveAgain)
 		return
 	}
-	if at := l.current.Load().NextAttempt; !at.IsZero() && !now.Before(at) {
+	if at := l.current.Load().next; !at.isZero() && now.until(at) <= 0 {
 		l.start(l.attempt)
 	}
 }
@@ -87,7 +92,7 @@ func (l *loop) due() {
 // already replaced is ignored, and so is a wish that comes too soon after a
 // failure; such callers have been woken by the publication itself.
 func (l *loop) woken(w wake) {
-	s, now := l.current.Load(), time.Now()
+	s, now := l.current.Load(), l.now()
 	if l.busy || w.generation != s.Generation {
 		return
 	}
@@ -139,8 +144,8 @@ var errExpired = errors.New("the token that was granted has expired already")
 
 // take publishes what came of an attempt.
 func (l *loop) take(o outcome) {
-	s, now := l.current.Load(), time.Now().Round(0)
-	if o.grant.AccessToken != nil && !now.Before(o.grant.Expiry) {
+	s, now := l.current.Load(), l.now()
+	if o.grant.AccessToken != nil && !now.wall.Before(o.grant.Expiry) {
 		o.err = &Failure{Class: Malformed, Err: errExpired}
 	}
 	var next *Snapshot
@@ -160,14 +165,14 @@ func (l *loop) take(o outcome) {
 	l.publish(next)
 }
 
-func (l *loop) takeSave(o outcome, now time.Time) {
+func (l *loop) takeSave(o outcome, now instant) {
 	l.unsaved = o.unsaved
 	switch {
 	case o.unsaved == nil:
 		l.failures = 0
 	case o.saveErr != nil:
 		l.failures++
-		l.saveAt = now.Add(min(30*time.Second, time.Second<<min(l.failures-1, 5)))
+		l.saveAt = now.add(min(30*time.Second, time.Second<<min(l.failures-1, 5)))
 	}
 }
 

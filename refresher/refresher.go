@@ -61,6 +61,9 @@ type Config struct {
 	// Unsaved is a refresh token that a predecessor could not save, or nil.
 	Unsaved []byte
 
+	// Clock is the time; RuntimeClock if nil.
+	Clock Clock
+
 	// Observe, if set, is called by the loop after each publication. It must
 	// not block.
 	Observe func(previous, current *Snapshot)
@@ -86,10 +89,13 @@ type wake struct {
 
 // New makes a Refresher. It does nothing until Run.
 func New(c Config) *Refresher {
+	if c.Clock == nil {
+		c.Clock = RuntimeClock()
+	}
 	r := &Refresher{config: c, wake: make(chan wake), done: make(chan struct{})}
-	first := &Snapshot{Generation: c.Generation, changed: make(chan struct{})}
-	now := time.Now().Round(0)
-	first.NextAttempt = now
+	first := &Snapshot{Generation: c.Generation, clock: c.Clock, changed: make(chan struct{})}
+	now := r.now()
+	first.attemptIn(0, now)
 	if c.Grant != nil {
 		first = first.granted(*c.Grant, now, rand.Float64())
 		first.Exchanges = 0
@@ -97,6 +103,8 @@ func New(c Config) *Refresher {
 	r.current.Store(first)
 	return r
 }
+
+func (r *Refresher) now() instant { return read(r.config.Clock) }
 
 // Snapshot is the latest published state.
 func (r *Refresher) Snapshot() *Snapshot { return r.current.Load() }
@@ -119,7 +127,7 @@ func (r *Refresher) Token(ctx context.Context, minTTL time.Duration) (Token, err
 	first := r.current.Load().Generation
 	for {
 		s := r.current.Load()
-		t, err := s.look(first, minTTL, time.Now())
+		t, err := s.look(first, minTTL, r.now())
 		switch {
 		case err == errReplaced:
 			continue // it was wiped while we looked: there is a newer one
@@ -139,7 +147,7 @@ func (r *Refresher) Refresh(ctx context.Context) (*Snapshot, error) {
 	before := r.current.Load()
 	for {
 		s := r.current.Load()
-		if s.Exchanges > before.Exchanges || s.failedWithin(forcedGap, time.Now()) {
+		if s.Exchanges > before.Exchanges || s.failedWithin(forcedGap, r.now()) {
 			return s, nil
 		}
 		if err := r.await(ctx, s, wake{generation: s.Generation, forced: true}); err != nil {
@@ -173,7 +181,7 @@ func (r *Refresher) await(ctx context.Context, s *Snapshot, w wake) error {
 // giveUp is for callers whose wait ended before the refresh did.
 func (r *Refresher) giveUp(reason error) (Token, error) {
 	s := r.current.Load()
-	if s.valid(time.Now()) {
+	if s.valid(r.now()) {
 		return s.token(true)
 	}
 	if reason == ErrStopped {

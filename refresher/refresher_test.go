@@ -12,6 +12,8 @@ import (
 	"time"
 )
 
+var errDown = errors.New("down")
+
 // An endpoint is a token endpoint in virtual time: it answers after delay and
 // remembers when it was asked.
 type endpoint struct {
@@ -182,7 +184,7 @@ func TestMinTTLWaitsForAFresherToken(t *testing.T) {
 		mustToken(t, r, 0)
 		e.set(func(e *endpoint) { e.err = errors.New("down") })
 		time.Sleep(56 * time.Minute) // the timer's own tries fail
-		for r.Snapshot().failedWithin(requestGap, time.Now()) {
+		for r.Snapshot().failedWithin(requestGap, r.now()) {
 			time.Sleep(time.Second)
 		}
 		e.set(func(e *endpoint) { e.err = nil; e.delay = time.Second })

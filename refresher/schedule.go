@@ -50,19 +50,18 @@ func verdict(c Class, refusals int, valid bool) Class {
 	return c
 }
 
-// attemptAt is when to try again after the failure that led to s.
-func attemptAt(now time.Time, s *Snapshot, retryAfter time.Duration, draw float64) time.Time {
+// retryIn is how long to wait after the failure that led to s; false if asking
+// again would not help. Left is what is left of the token.
+func retryIn(s *Snapshot, valid bool, left, retryAfter time.Duration, draw float64) (time.Duration, bool) {
 	switch {
 	case s.Class == NeedsLogin && s.Refusals == 0:
-		return time.Time{} // the endpoint said so; asking again would not help
+		return 0, false // the endpoint said so
 	case s.Class == NeedsLogin, s.Class == Configuration:
-		return now.Add(latchedRetry)
+		return latchedRetry, true
+	case retryAfter > 0:
+		return honour(retryAfter, left, draw), true
 	}
-	wait := backoff(s.Failures, s.valid(now), draw)
-	if retryAfter > 0 {
-		wait = honour(retryAfter, s.Expiry.Sub(now), draw)
-	}
-	return now.Add(wait)
+	return backoff(s.Failures, valid, draw), true
 }
 
 // backoff is exponential: a moment in a window that starts at 1 s and doubles

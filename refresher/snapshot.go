@@ -35,6 +35,10 @@ type Snapshot struct {
 	// SaveErr is why the refresh token in use is not in the store, or nil.
 	SaveErr error
 
+	clock       Clock
+	expiry      instant       // Expiry, by both clocks
+	next        instant       // NextAttempt, by both clocks
+	ended       instant       // Ended, by both clocks
 	accessToken *secret       // nil before the first grant
 	changed     chan struct{} // closed when the next snapshot is published
 }
@@ -92,8 +96,8 @@ func (t Token) Format(f fmt.State, _ rune) {
 // Changed is closed when a newer snapshot has been published.
 func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
 
-// Valid reports whether the token may be served at the instant now.
-func (s *Snapshot) Valid(now time.Time) bool { return s.valid(now) }
+// Valid reports whether the token may be served now.
+func (s *Snapshot) Valid() bool { return s.valid(read(s.clock)) }
 
 // Grant is the access token for a successor of this Refresher, or nil if there
 // is none.
@@ -102,36 +106,41 @@ func (s *Snapshot) Grant() *Grant {
 	if token == nil {
 		return nil
 	}
-	return &Grant{AccessToken: token, IssuedAt: s.IssuedAt, Expiry: s.Expiry}
+	now := read(s.clock)
+	return &Grant{AccessToken: token, IssuedAt: s.IssuedAt, Expiry: now.wall.Add(s.life(now))}
 }
 
-func (s *Snapshot) valid(now time.Time) bool {
-	return s.accessToken != nil && now.Before(s.Expiry)
+// life is how much of the token is left by the clock that says less, so that
+// neither a wall clock that was set back nor a suspend can make it longer.
+func (s *Snapshot) life(now instant) time.Duration {
+	return min(s.expiry.wall.Sub(now.wall), now.until(s.expiry))
+}
+
+func (s *Snapshot) valid(now instant) bool {
+	return s.accessToken != nil && s.life(now) > 0
 }
 
 // lives: a greedy wish is clamped to half the lifetime that the endpoint
 // grants, else it would make every request an exchange; and tokens that live
 // for seconds, as in tests, would never do.
-func (s *Snapshot) lives(now time.Time, minTTL time.Duration) bool {
+func (s *Snapshot) lives(now instant, minTTL time.Duration) bool {
 	lifetime := s.Expiry.Sub(s.IssuedAt)
-	return s.valid(now) && s.Expiry.Sub(now) >= min(minTTL, lifetime/2)
+	return s.valid(now) && s.life(now) >= min(minTTL, lifetime/2)
 }
 
 // worthAttempt reports whether a request may start an exchange: not sooner
 // than requestGap after one that failed, and not once a person must act. So
 // ten thousand requests during an outage cost one attempt per requestGap.
-func (s *Snapshot) worthAttempt(now time.Time) bool {
+func (s *Snapshot) worthAttempt(now instant) bool {
 	if s.Class == NeedsLogin || s.Class == Configuration {
 		return false
 	}
 	return !s.failedWithin(requestGap, now)
 }
 
-// failedWithin reports whether the last exchange failed less than d ago. A
-// clock that was set back counts as more.
-func (s *Snapshot) failedWithin(d time.Duration, now time.Time) bool {
-	ago := now.Sub(s.Ended)
-	return s.Class != None && 0 <= ago && ago < d
+// failedWithin reports whether the last exchange failed less than d ago.
+func (s *Snapshot) failedWithin(d time.Duration, now instant) bool {
+	return s.Class != None && s.ended.until(now) < d
 }
 
 // errWait says that an exchange could give a better answer.
@@ -141,7 +150,7 @@ var errWait = errors.New("wait")
 // point. A caller gets one refresh and no more: an endpoint that takes longer
 // to answer than its tokens are good for would keep it, and itself, busy for
 // ever.
-func (s *Snapshot) look(first uint64, minTTL time.Duration, now time.Time) (Token, error) {
+func (s *Snapshot) look(first uint64, minTTL time.Duration, now instant) (Token, error) {
 	switch {
 	case s.lives(now, minTTL):
 		return s.token(false)
@@ -152,7 +161,7 @@ func (s *Snapshot) look(first uint64, minTTL time.Duration, now time.Time) (Toke
 }
 
 // best is the answer when waiting has no point.
-func (s *Snapshot) best(now time.Time) (Token, error) {
+func (s *Snapshot) best(now instant) (Token, error) {
 	if s.valid(now) {
 		return s.token(true)
 	}
@@ -179,23 +188,28 @@ func (s *Snapshot) token(stale bool) (Token, error) {
 
 // granted is the snapshot after s when the endpoint returned g at the instant
 // now. However late g came, the next exchange keeps a distance.
-func (s *Snapshot) granted(g Grant, now time.Time, draw float64) *Snapshot {
-	at := refreshAt(g.IssuedAt, g.Expiry, draw)
-	if soonest := now.Add(grantGap); at.Before(soonest) {
-		at = soonest
-	}
-	return &Snapshot{
-		Generation: s.Generation + 1, accessToken: &secret{b: g.AccessToken},
+func (s *Snapshot) granted(g Grant, now instant, draw float64) *Snapshot {
+	next := &Snapshot{
+		Generation: s.Generation + 1, accessToken: &secret{b: g.AccessToken}, clock: s.clock,
 		IssuedAt: g.IssuedAt.Round(0), Expiry: g.Expiry.Round(0),
-		NextAttempt: at.Round(0), Ended: now, Exchanges: s.Exchanges + 1,
+		Ended: now.wall, ended: now, Exchanges: s.Exchanges + 1,
 		changed: make(chan struct{}),
 	}
+	next.expiry = now.add(next.Expiry.Sub(now.wall))
+	next.attemptIn(max(grantGap, refreshAt(g.IssuedAt, g.Expiry, draw).Sub(now.wall)), now)
+	return next
+}
+
+// attemptIn sets when the loop acts next. It is for who makes a snapshot.
+func (s *Snapshot) attemptIn(d time.Duration, now instant) {
+	s.next = now.add(d)
+	s.NextAttempt = s.next.wall
 }
 
 // failed is the snapshot after s when the exchange that ended now failed.
-func (s *Snapshot) failed(f *Failure, now time.Time, draw float64) *Snapshot {
+func (s *Snapshot) failed(f *Failure, now instant, draw float64) *Snapshot {
 	next := s.again()
-	next.Ended = now
+	next.Ended, next.ended = now.wall, now
 	next.Exchanges++
 	next.Failures++
 	next.Refusals = 0
@@ -204,7 +218,10 @@ func (s *Snapshot) failed(f *Failure, now time.Time, draw float64) *Snapshot {
 	}
 	next.Class = verdict(f.Class, next.Refusals, s.valid(now))
 	next.Err = f.Err
-	next.NextAttempt = attemptAt(now, next, f.RetryAfter, draw).Round(0)
+	next.next, next.NextAttempt = instant{}, time.Time{}
+	if wait, ok := retryIn(next, s.valid(now), s.life(now), f.RetryAfter, draw); ok {
+		next.attemptIn(wait, now)
+	}
 	return next
 }
 
