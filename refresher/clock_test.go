@@ -100,6 +100,9 @@ func TestStepsOfTheWallClock(t *testing.T) {
 				if err != nil || tok.Stale || e.count() > 2 {
 					t.Errorf("%v, %v after %d exchanges", tok, err, e.count())
 				}
+				if step >= time.Hour && tok.Generation != 2 {
+					t.Error("by the wall clock the token had expired, and it was served")
+				}
 				// Down from here: what is served ends when either clock says so.
 				s := r.Snapshot()
 				e.set(func(e *endpoint) { e.err = errDown })
