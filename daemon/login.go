@@ -19,28 +19,76 @@ type login struct {
 	store  store.Store
 	id     string
 
-	ended func(time.Time) // told when a rotated refresh token ends
+	ended    func(time.Time) // told when a rotated refresh token ends
+	refusals int             // in a row; exchange's alone
 
 	mu   sync.Mutex // guards item
 	item store.Item
 }
 
-// exchange is refresher.Config.Exchange: it spends the refresh token once, or,
-// where there are only client keys yet, buys one with them.
+// exchange is refresher.Config.Exchange: it spends the refresh token once. With
+// kept client keys it buys another in time, or when the old one is dead, so that
+// one login lasts for years.
 func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
 	item := l.copyItem()
 	defer item.Wipe()
-	var g accounts.Grant
-	var err error
-	if item.RefreshToken.IsZero() {
-		g, err = l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
-	} else {
-		g, err = l.client.Refresh(ctx, item.RefreshToken.Reveal())
+	keys := !item.ClientSecret.IsZero()
+	if keys && l.endsSoon(item.RefreshToken, time.Now()) {
+		g, err := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
+		if err == nil || item.RefreshToken.IsZero() {
+			return l.outcome(g, err)
+		}
+		// The old token may be good for a while still.
 	}
+	g, err := l.client.Refresh(ctx, item.RefreshToken.Reveal())
+	if keys && l.isDead(err) {
+		if bought, buyErr := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal()); buyErr == nil {
+			return l.outcome(bought, nil)
+		}
+	}
+	return l.outcome(g, err)
+}
+
+func (l *login) outcome(g accounts.Grant, err error) (refresher.Grant, error) {
 	if err != nil {
 		return refresher.Grant{}, failure(err)
 	}
 	return grantOf(g), nil
+}
+
+// successorAhead is how long before its end a refresh token gets a successor,
+// where there are client keys; but never in the first three quarters of its life.
+const successorAhead = 30 * 24 * time.Hour
+
+func (l *login) endsSoon(token store.Secret, now time.Time) bool {
+	if token.IsZero() {
+		return true
+	}
+	times, err := accounts.TokenTimes(token.Reveal())
+	if err != nil || times.Expiry.IsZero() {
+		return false
+	}
+	ahead := successorAhead
+	if !times.IssuedAt.IsZero() {
+		ahead = min(ahead, times.Expiry.Sub(times.IssuedAt)/4)
+	}
+	return times.Expiry.Sub(now) < ahead
+}
+
+// deadAfter bare refusals in a row count as a dead refresh token. A gateway's
+// bad hour looks the same, and each token that is bought lasts a year and
+// cannot be revoked.
+const deadAfter = 5
+
+// isDead judges the outcome of a refresh. Exchanges never overlap.
+func (l *login) isDead(err error) bool {
+	var e *accounts.Error
+	if !errors.As(err, &e) || e.Class != accounts.Refused {
+		l.refusals = 0
+		return e != nil && e.Class == accounts.InvalidGrant
+	}
+	l.refusals++
+	return l.refusals >= deadAfter
 }
 
 // save is refresher.Config.Save. The new token takes the old one's place in

@@ -26,6 +26,7 @@ type profile struct {
 	change     sync.Mutex
 	state      atomic.Pointer[state]
 	generation atomic.Uint64 // of the last token published, over all states
+	warned     atomic.Int64  // days before the login's end that people were told of last
 }
 
 // set replaces p's state. The caller holds p.change.

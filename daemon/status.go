@@ -171,5 +171,36 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	e.Msg(name)
 	status := s.describe(d, p.name, now)
 	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
+	d.warnOfEnd(p, status, now)
 	d.notifyStatus()
+}
+
+// warnDays are how long before its end a login is spoken of.
+var warnDays = []int64{1, 7, 14, 30}
+
+// warnOfEnd says, once for each of warnDays, that the refresh token ends. It is
+// called at every refresh, which is often enough.
+func (d *Daemon) warnOfEnd(p *profile, s ipc.ProfileStatus, now time.Time) {
+	day := endWarning(s.RefreshExpiry, now)
+	if told := p.warned.Swap(day); day == 0 || told != 0 && told <= day {
+		return
+	}
+	left := s.RefreshExpiry.Sub(now)
+	d.log.Warn().Str("profile", p.name).Time("login_ends", s.RefreshExpiry).
+		Msgf("the login ends in %d days; bloq-agent login --profile %s", int(left.Hours()/24), p.name)
+	d.hub.publish(ipc.Event{Time: now.UTC(), Event: "login ends", Profile: p.name, Status: &s})
+}
+
+// endWarning is the smallest of warnDays that a login which ends at end is
+// within, or 0.
+func endWarning(end, now time.Time) int64 {
+	if end.IsZero() {
+		return 0
+	}
+	for _, day := range warnDays {
+		if end.Sub(now) <= time.Duration(day)*24*time.Hour {
+			return day
+		}
+	}
+	return 0
 }
