@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -89,6 +90,9 @@ type Grant struct {
 	IssuedAt, Expiry time.Time
 	// RefreshExpiry is when the refresh token says it ends; zero if unknown.
 	RefreshExpiry time.Time
+	// Skew is how far the server's clock is ahead of ours, to the second. It is
+	// for people to see: nothing is scheduled by it.
+	Skew time.Duration
 }
 
 // Format keeps the tokens out of logs.
@@ -187,6 +191,7 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 		AccessToken  token `json:"accessToken"`
 		RefreshToken token `json:"refreshToken"`
 	}
+	k.header = http.Header{}
 	if err := c.do(ctx, k, &b); err != nil {
 		return Grant{}, err
 	}
@@ -198,7 +203,23 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 	if times, err := TokenTimes(b.RefreshToken); err == nil {
 		g.RefreshExpiry = times.Expiry
 	}
+	g.Skew = skew(k.header.Get("Date"), b.AccessToken, sent.Add(time.Since(sent)/2))
 	return g, nil
+}
+
+// skew compares the moment at which a server answered, by its own word, with
+// ours. Both the Date header (RFC 9110 section 6.6.1) and iat are whole seconds,
+// cut and not rounded.
+func skew(date string, accessToken []byte, ours time.Time) time.Duration {
+	theirs, err := http.ParseTime(date)
+	if err != nil {
+		times, err := TokenTimes(accessToken)
+		if err != nil || times.IssuedAt.IsZero() {
+			return 0
+		}
+		theirs = times.IssuedAt
+	}
+	return theirs.Add(time.Second / 2).Sub(ours).Round(time.Second)
 }
 
 // A call is one request.
@@ -208,6 +229,7 @@ type call struct {
 	password        []byte
 	bearer          []byte
 	body            any
+	header          http.Header // if not nil: filled with the answer's
 }
 
 func (k call) request(ctx context.Context) (*http.Request, error) {
@@ -274,6 +296,9 @@ func (c *Client) do(ctx context.Context, k call, answer any) error {
 		return failedCall(k.op, err)
 	}
 	defer func() { _ = a.Body.Close() }()
+	if k.header != nil {
+		maps.Copy(k.header, a.Header)
+	}
 	body, err := io.ReadAll(io.LimitReader(a.Body, maxBody+1))
 	defer clear(body)
 	switch {

@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -348,4 +349,29 @@ func FuzzCodeOfIsOneWord(f *testing.F) {
 			t.Fatalf("%q", code)
 		}
 	})
+}
+
+func TestSkew(t *testing.T) {
+	ours := time.Date(2026, 11, 24, 12, 0, 0, 300e6, time.UTC)
+	jwt := func(iat time.Time) []byte {
+		payload := fmt.Sprintf(`{"iat":%d,"exp":%d}`, iat.Unix(), iat.Unix()+3600)
+		enc := base64.RawURLEncoding.EncodeToString
+		return []byte(enc([]byte(`{"alg":"none"}`)) + "." + enc([]byte(payload)) + ".")
+	}
+	for name, tt := range map[string]struct {
+		date  string
+		token []byte
+		want  time.Duration
+	}{
+		"the same second": {"Tue, 24 Nov 2026 12:00:00 GMT", jwt(ours), 0},
+		"ahead":           {"Tue, 24 Nov 2026 12:01:00 GMT", jwt(ours), time.Minute},
+		"behind":          {"Tue, 24 Nov 2026 11:59:00 GMT", jwt(ours), -time.Minute},
+		"no date":         {"", jwt(ours.Add(time.Hour)), time.Hour},
+		"garbage":         {"yesterday", jwt(ours.Add(-45 * time.Second)), -45 * time.Second},
+		"nothing":         {"", []byte("opaque"), 0},
+	} {
+		if got := skew(tt.date, tt.token, ours); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
 }

@@ -164,8 +164,10 @@ type ProfileStatus struct {
 	LastError     string    `json:"last_error,omitempty"`
 	ErrorClass    string    `json:"error_class,omitempty"`
 	Unsaved       bool      `json:"unsaved,omitempty"` // the refresh token could not be stored yet
-	Exchanges     uint64    `json:"exchanges"`         // calls of the token endpoint since the start
-	Hint          string    `json:"hint,omitempty"`
+	Exchanges     uint64    `json:"exchanges"`         // attempts at the token endpoint since the start
+	// ClockSkew is how many seconds the endpoint's clock is ahead of ours.
+	ClockSkew int64  `json:"clock_skew_seconds,omitempty"`
+	Hint      string `json:"hint,omitempty"`
 }
 
 // Event is the data of one server-sent event of GET /v1/events.

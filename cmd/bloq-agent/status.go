@@ -82,7 +82,7 @@ func table(profiles []ipc.ProfileStatus) error {
 		return err
 	}
 	for _, p := range profiles {
-		if err := printf("%s", noteLine(p)); err != nil {
+		if err := printf("%s%s", noteLine(p), skewLine(p)); err != nil {
 			return err
 		}
 		if p.LastError == "" {
@@ -96,6 +96,18 @@ func table(profiles []ipc.ProfileStatus) error {
 		}
 	}
 	return nil
+}
+
+// skewLine speaks of clocks that differ by more than half a minute.
+func skewLine(p ipc.ProfileStatus) string {
+	d := time.Duration(p.ClockSkew) * time.Second
+	switch {
+	case d > 30*time.Second:
+		return fmt.Sprintf("%s: the endpoint's clock is %s ahead of this machine's\n", p.Profile, d)
+	case d < -30*time.Second:
+		return fmt.Sprintf("%s: the endpoint's clock is %s behind this machine's\n", p.Profile, -d)
+	}
+	return ""
 }
 
 // needsPerson makes the exit code 3, without another word: the table says it.
