@@ -200,6 +200,7 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 		d.resume(p, old)
 		return ipc.Adopted{}, problem
 	}
+	d.intentOf(c.facts).done() // it was about the login before
 	s := &state{facts: c.facts, endpoints: e}
 	d.start(p, s, &login{client: client, store: st, id: c.facts.ID, item: c.item}, inherited{grant: c.grant})
 	p.set(s)
@@ -363,6 +364,7 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 		d.resume(p, old)
 		return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
+	d.intentOf(old.facts).done()
 	old.wipe()
 	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")

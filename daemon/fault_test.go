@@ -134,6 +134,7 @@ func newRig(t *testing.T, config sandbox.Config) *rig {
 	grant := grantOf(g)
 	grant.RefreshToken = nil
 	r := refresher.New(refresher.Config{Exchange: l.exchange, Save: l.save, Grant: &grant})
+	l.follow(r, inherited{})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

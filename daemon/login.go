@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bloq-agent/accounts"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
+	"bloq-agent/store/failpoint"
 )
 
 // A login is the secrets of one profile while a refresher runs on them, and
@@ -19,76 +21,32 @@ type login struct {
 	store  store.Store
 	id     string
 
-	ended    func(time.Time) // told when a rotated refresh token ends
-	refusals int             // in a row; exchange's alone
+	intent intent
+	ended  func(time.Time)      // told when a rotated refresh token ends
+	left   func() time.Duration // of the access token at hand
 
-	mu   sync.Mutex // guards item
-	item store.Item
+	refusals int          // in a row; exchange's alone
+	doubted  bool         // a crash may have lost a reply; exchange's alone
+	skew     atomic.Int64 // of the endpoint's clock against ours, in nanoseconds
+
+	mu      sync.Mutex // guards the rest
+	item    store.Item
+	unsaved bool // item is newer than the store's
+	rotates bool // the endpoint has replaced a refresh token
 }
 
-// exchange is refresher.Config.Exchange: it spends the refresh token once. With
-// kept client keys it buys another in time, or when the old one is dead, so that
-// one login lasts for years.
-func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
-	item := l.copyItem()
-	defer item.Wipe()
-	keys := !item.ClientSecret.IsZero()
-	if keys && l.endsSoon(item.RefreshToken, time.Now()) {
-		g, err := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
-		if err == nil || item.RefreshToken.IsZero() {
-			return l.outcome(g, err)
-		}
-		// The old token may be good for a while still.
-	}
-	g, err := l.client.Refresh(ctx, item.RefreshToken.Reveal())
-	if keys && l.isDead(err) {
-		if bought, buyErr := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal()); buyErr == nil {
-			return l.outcome(bought, nil)
-		}
-	}
-	return l.outcome(g, err)
+// follow is for the refresher that is about to run on l.
+func (l *login) follow(r *refresher.Refresher, from inherited) {
+	l.left = func() time.Duration { return r.Snapshot().Left() }
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsaved, l.rotates = from.unsaved != nil, from.rotates
 }
 
-func (l *login) outcome(g accounts.Grant, err error) (refresher.Grant, error) {
-	if err != nil {
-		return refresher.Grant{}, failure(err)
-	}
-	return grantOf(g), nil
-}
-
-// successorAhead is how long before its end a refresh token gets a successor,
-// where there are client keys; but never in the first three quarters of its life.
-const successorAhead = 30 * 24 * time.Hour
-
-func (l *login) endsSoon(token store.Secret, now time.Time) bool {
-	if token.IsZero() {
-		return true
-	}
-	times, err := accounts.TokenTimes(token.Reveal())
-	if err != nil || times.Expiry.IsZero() {
-		return false
-	}
-	ahead := successorAhead
-	if !times.IssuedAt.IsZero() {
-		ahead = min(ahead, times.Expiry.Sub(times.IssuedAt)/4)
-	}
-	return times.Expiry.Sub(now) < ahead
-}
-
-// deadAfter bare refusals in a row count as a dead refresh token. A gateway's
-// bad hour looks the same, and each token that is bought lasts a year and
-// cannot be revoked.
-const deadAfter = 5
-
-// isDead judges the outcome of a refresh. Exchanges never overlap.
-func (l *login) isDead(err error) bool {
-	var e *accounts.Error
-	if !errors.As(err, &e) || e.Class != accounts.Refused {
-		l.refusals = 0
-		return e != nil && e.Class == accounts.InvalidGrant
-	}
-	l.refusals++
-	return l.refusals >= deadAfter
+func (l *login) hasRotated() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rotates
 }
 
 // save is refresher.Config.Save. The new token takes the old one's place in
@@ -100,12 +58,18 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 		l.item.RefreshToken.Wipe()
 		l.item.RefreshToken = token
 	}
+	l.unsaved = true
 	item := l.item.Clone()
 	l.mu.Unlock()
 	defer item.Wipe()
+	failpoint.Hit("before the save")
 	if err := l.store.Save(ctx, l.id, item); err != nil {
 		return err
 	}
+	failpoint.Hit("after the save")
+	l.mu.Lock()
+	l.unsaved = false
+	l.mu.Unlock()
 	if times, err := accounts.TokenTimes(refreshToken); err == nil {
 		l.ended(times.Expiry)
 	}

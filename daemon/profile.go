@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ type profile struct {
 	state      atomic.Pointer[state]
 	generation atomic.Uint64 // of the last token published, over all states
 	warned     atomic.Int64  // days before the login's end that people were told of last
+	skewed     atomic.Bool   // people were told that the clocks differ
 }
 
 // set replaces p's state. The caller holds p.change.
@@ -210,6 +212,7 @@ type inherited struct {
 	grant   *refresher.Grant // the token at hand, or nil
 	unsaved []byte           // a refresh token that could not be saved, or nil
 	same    bool             // the token at hand keeps its number
+	rotates bool             // the endpoint has been seen to rotate
 }
 
 // start runs a refresher on l and fills s with both.
@@ -218,6 +221,13 @@ func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
 	if from.same && from.grant != nil {
 		generation--
 	}
+	l.intent = d.intentOf(s.facts)
+	since, lost := l.intent.lost()
+	l.doubted = lost && from.unsaved == nil
+	if lost && from.grant == nil {
+		d.log.Warn().Str("profile", p.name).Str("since", strings.TrimSpace(since)).
+			Msg("a reply of the endpoint may have been lost in a crash; trying the refresh token once more")
+	}
 	l.ended = func(at time.Time) { d.recordEnd(p.name, at) }
 	r := refresher.New(refresher.Config{
 		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved, Clock: d.clock,
@@ -225,6 +235,7 @@ func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
+	l.follow(r, from)
 	s.login, s.refresher = l, r
 	p.generation.Store(r.Snapshot().Generation)
 	s.stop = func() {
@@ -259,7 +270,7 @@ func (s *state) halt() {
 // inherit is what s, which has been stopped, hands on to its successor.
 func (s *state) inherit() inherited {
 	snapshot := s.refresher.Snapshot()
-	from := inherited{grant: snapshot.Grant(), same: true}
+	from := inherited{grant: snapshot.Grant(), same: true, rotates: s.login.hasRotated()}
 	if snapshot.SaveErr != nil {
 		item := s.login.copyItem()
 		from.unsaved = item.RefreshToken.Reveal()

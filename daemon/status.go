@@ -11,6 +11,7 @@ import (
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
+	"bloq-agent/store/failpoint"
 )
 
 func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
@@ -55,6 +56,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		return out
 	}
 	describeToken(&out, s.refresher.Snapshot())
+	out.ClockSkew = int64(time.Duration(s.login.skew.Load()) / time.Second)
 	if _, expiry, ok := s.login.accountToken(now); ok {
 		out.AccountExpiry = expiry.UTC()
 	}
@@ -139,6 +141,10 @@ func pendingIDs(f store.Profile) []string {
 // observe tells people and watchers what a refresher has published.
 func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snapshot) {
 	p.generation.Store(current.Generation)
+	if current.Class == refresher.None && current.SaveErr == nil {
+		failpoint.Hit("after the publication")
+		s.login.intent.done()
+	}
 	now := time.Now()
 	e := d.log.Info()
 	name := "refreshed"
@@ -172,7 +178,23 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	status := s.describe(d, p.name, now)
 	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
 	d.warnOfEnd(p, status, now)
+	d.warnOfSkew(p, status)
 	d.notifyStatus()
+}
+
+// skewNoted is the difference of clocks, in seconds, that is spoken of. Tokens
+// are served by durations, so it breaks nothing here; but the API judges by its
+// own clock, and so does TLS.
+const skewNoted = 30
+
+// warnOfSkew says it once, until the clocks agree again.
+func (d *Daemon) warnOfSkew(p *profile, s ipc.ProfileStatus) {
+	off := max(s.ClockSkew, -s.ClockSkew) > skewNoted
+	if told := p.skewed.Swap(off); !off || told {
+		return
+	}
+	d.log.Warn().Str("profile", p.name).Int64("clock_skew_seconds", s.ClockSkew).
+		Msg("the clock of the endpoint and the one of this machine differ")
 }
 
 // warnDays are how long before its end a login is spoken of.

@@ -284,3 +284,10 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// contains reports whether what was written after the first from bytes holds s.
+func (l *lockedBuffer) contains(from int, s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.b.Bytes()[from:], []byte(s))
+}

@@ -30,7 +30,8 @@ type Snapshot struct {
 	Failures, Refusals int
 	// Ended is when the last exchange ended.
 	Ended time.Time
-	// Exchanges counts calls of the token endpoint since the start.
+	// Exchanges counts attempts since the start, those that Config.Exchange gave
+	// up before it sent anything included.
 	Exchanges uint64
 	// SaveErr is why the refresh token in use is not in the store, or nil.
 	SaveErr error
@@ -98,6 +99,15 @@ func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
 
 // Valid reports whether the token may be served now.
 func (s *Snapshot) Valid() bool { return s.valid(read(s.clock)) }
+
+// Left is how long the token may be served still; 0 if there is none.
+func (s *Snapshot) Left() time.Duration {
+	now := read(s.clock)
+	if !s.valid(now) {
+		return 0
+	}
+	return s.life(now)
+}
 
 // Grant is the access token for a successor of this Refresher, or nil if there
 // is none.

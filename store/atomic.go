@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"bloq-agent/store/failpoint"
 )
 
 // tempPattern is os.CreateTemp's, for files that a rename is to put in place.
@@ -36,9 +38,11 @@ func WriteFile(path string, data []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("written")
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
+	failpoint.Hit("renamed")
 	return syncDir(dir)
 }
 
