@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,14 +17,14 @@ import (
 )
 
 // crashSteps are the steps of one refresh at which a daemon can be killed, in
-// their order. "written" and "renamed" are inside the save.
+// their order. "file sync" and "file rename" are inside the save.
 var crashSteps = []string{
-	"before the intent", "after the intent", "after the reply", "before the save", "written", "renamed", "after the save", "after the publication",
+	"before the intent", "after the intent", "after the reply", "before the save", "file sync", "file rename", "after the save", "after the publication",
 }
 
 // lossy are the steps between the whole reply of a strict endpoint and the
 // rename that makes it durable: the one window that no client can close.
-var lossy = []string{"after the reply", "before the save", "written"}
+var lossy = []string{"after the reply", "before the save", "file sync"}
 
 // A real daemon is killed at each step of a refresh, on endpoints that do not
 // rotate, that do with a grace of 30 s, and that do strictly. The login is kept
@@ -124,7 +125,7 @@ func (w *world) crashes(armed string, rotation sandbox.Rotation, keys bool, seed
 func (w *world) crash(armed, step string, nth int) (ok, told, reused bool) {
 	w.t.Helper()
 	point := step + ":" + strconv.Itoa(nth)
-	if step == "written" || step == "renamed" { // of the item's file, and not of another
+	if strings.HasPrefix(step, "file ") { // of the item's file, and not of another
 		point = "before the save:" + strconv.Itoa(nth) + ">" + step
 	}
 	daemon := w.command("bloq-agent", "serve", "--log-level", "debug", "--log-format", "json")

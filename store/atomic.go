@@ -16,34 +16,47 @@ const tempPattern = ".bloq-*.tmp"
 // there is either the old content or the new. It is on the disk when this
 // returns (temporary file, fsync, rename, fsync of the directory). The file's
 // mode is 0600.
-func WriteFile(path string, data []byte) (err error) {
+func WriteFile(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, tempPattern) // O_EXCL, 0600
 	if err != nil {
 		return err
 	}
-	// After the rename there is no such file, and nothing to remove.
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
+	err = inOrder([]step{
+		{"write", func() error { _, err := f.Write(data); return err }},
+		{"sync", f.Sync},
+		{"close", f.Close},
+		{"rename", func() error { return os.Rename(f.Name(), path) }},
+		{"directory sync", func() error { return syncDir(dir) }},
+	})
 	if err != nil {
-		return err
+		_ = f.Close()           // it may be already
+		_ = os.Remove(f.Name()) // after the rename there is no such file
 	}
-	failpoint.Hit("written")
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
+	return err
+}
+
+// A step of a durable write can fail, and a crash can follow it.
+type step struct {
+	name string
+	do   func() error
+}
+
+// diskError is the tests' seam: a disk that fails at a step.
+var diskError = func(step string) error { return nil }
+
+func inOrder(steps []step) error {
+	for _, s := range steps {
+		err := diskError(s.name)
+		if err == nil {
+			err = s.do()
+		}
+		if err != nil {
+			return err
+		}
+		failpoint.Hit("file " + s.name)
 	}
-	failpoint.Hit("renamed")
-	return syncDir(dir)
+	return nil
 }
 
 // syncDir makes a rename in dir durable.

@@ -1,6 +1,21 @@
 package store
 
-import "context"
+import (
+	"context"
+	"testing"
+)
+
+// FailDisk makes every write of the test fail with err at one step.
+func FailDisk(t *testing.T, at string, err error) {
+	old := diskError
+	diskError = func(step string) error {
+		if step == at {
+			return err
+		}
+		return nil
+	}
+	t.Cleanup(func() { diskError = old })
+}
 
 // NewKeyringUnchecked is for go-keyring's mock, which has no bus to ask.
 func NewKeyringUnchecked() *Keyring {
