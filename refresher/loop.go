@@ -24,6 +24,10 @@ type loop struct {
 	unsaved  []byte // a rotated refresh token that the store has not taken yet
 	saveAt   instant
 	failures int // to save, in a row
+
+	hintAt instant // when the last hint came
+	// A hint came while an attempt was under way; it starts the backoff anew.
+	pending, pendingAnew bool
 }
 
 // Run refreshes until ctx ends. An exchange under way is waited for (at most
@@ -34,6 +38,7 @@ func (r *Refresher) Run(ctx context.Context) {
 	l := &loop{Refresher: r, results: make(chan outcome, 1), unsaved: r.config.Unsaved, saveAt: r.now()}
 	for l.step(ctx) {
 	}
+	close(r.ending)
 	l.finish()
 }
 
@@ -52,6 +57,10 @@ func (l *loop) step(ctx context.Context) bool {
 	case o := <-l.results:
 		l.busy = false
 		l.take(o)
+		if l.pending {
+			l.heed(l.pendingAnew)
+			l.pending, l.pendingAnew = false, false
+		}
 	}
 	return true
 }
@@ -92,6 +101,10 @@ func (l *loop) due() {
 // already replaced is ignored, and so is a wish that comes too soon after a
 // failure; such callers have been woken by the publication itself.
 func (l *loop) woken(w wake) {
+	if w.hint {
+		l.hinted()
+		return
+	}
 	s, now := l.current.Load(), l.now()
 	if l.busy || w.generation != s.Generation {
 		return
@@ -102,6 +115,31 @@ func (l *loop) woken(w wake) {
 	}
 	if worth {
 		l.start(l.attempt)
+	}
+}
+
+// hinted: a hint during an attempt counts when that is over, since the change
+// may have come too late for it.
+func (l *loop) hinted() {
+	now := l.now()
+	anew := l.hintAt.isZero() || l.hintAt.until(now) >= hintQuiet
+	l.hintAt = now
+	if l.busy {
+		l.pending, l.pendingAnew = true, l.pendingAnew || anew
+		return
+	}
+	l.heed(anew)
+}
+
+// heed brings the next attempt forward, if the last failed in a way that a
+// change of the network can repair.
+func (l *loop) heed(anew bool) {
+	s, now := l.current.Load(), l.now()
+	if s.Class != Transient || s.wished {
+		return
+	}
+	if next := s.hinted(anew, now, rand.Float64()); next != s {
+		l.publish(next)
 	}
 }
 

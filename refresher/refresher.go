@@ -76,8 +76,9 @@ type Refresher struct {
 
 	// wake is unbuffered on purpose: a buffered wake outlives the need for it
 	// and buys a second exchange after a burst.
-	wake chan wake
-	done chan struct{} // closed when Run returns
+	wake   chan wake
+	ending chan struct{} // closed when the loop hears no wakes any more
+	done   chan struct{} // closed when Run returns
 }
 
 // A wake asks the loop for a token newer than the generation that its sender
@@ -85,6 +86,7 @@ type Refresher struct {
 type wake struct {
 	generation uint64
 	forced     bool // a person asked: even a fresh token is to be replaced
+	hint       bool // of Hint: the rest does not matter
 }
 
 // New makes a Refresher. It does nothing until Run.
@@ -92,7 +94,7 @@ func New(c Config) *Refresher {
 	if c.Clock == nil {
 		c.Clock = RuntimeClock()
 	}
-	r := &Refresher{config: c, wake: make(chan wake), done: make(chan struct{})}
+	r := &Refresher{config: c, wake: make(chan wake), ending: make(chan struct{}), done: make(chan struct{})}
 	first := &Snapshot{Generation: c.Generation, clock: c.Clock, changed: make(chan struct{})}
 	now := r.now()
 	first.attemptIn(0, now)
@@ -153,6 +155,17 @@ func (r *Refresher) Refresh(ctx context.Context) (*Snapshot, error) {
 		if err := r.await(ctx, s, wake{generation: s.Generation, forced: true}); err != nil {
 			return r.current.Load(), err
 		}
+	}
+}
+
+// Hint says that the world may have changed: the machine woke up, or the
+// network did. If the last exchange failed for a reason that this can repair,
+// the backoff starts anew. It never makes an exchange while all is well. It
+// waits for Run to have begun, and not for what it does.
+func (r *Refresher) Hint() {
+	select {
+	case r.wake <- wake{hint: true}:
+	case <-r.ending:
 	}
 }
 

@@ -24,6 +24,12 @@ const (
 	// forcedGap is the same for a person's wish.
 	forcedGap = time.Second
 
+	// hintQuiet is how long there must have been no hint for the next to start
+	// the backoff anew, which makes six attempts in that time: one per requestGap.
+	// Those that come sooner (a flapping network, a storm) bring the next attempt
+	// forward all the same, but not within requestGap of the last.
+	hintQuiet = 30 * time.Second
+
 	// refusedLimit bare refusals in a row, with nothing valid left, count as
 	// "needs login"; the endpoint is still asked every latchedRetry, because a
 	// gateway's bad hour looks the same.
@@ -61,7 +67,7 @@ func retryIn(s *Snapshot, valid bool, left, retryAfter time.Duration, draw float
 	case retryAfter > 0:
 		return honour(retryAfter, left, draw), true
 	}
-	return backoff(s.Failures, valid, draw), true
+	return backoff(s.steps, valid, draw), true
 }
 
 // backoff is exponential: a moment in a window that starts at 1 s and doubles
@@ -84,6 +90,16 @@ func backoff(failures int, valid bool, draw float64) time.Duration {
 		least = window * 3 / 4
 	}
 	return least + time.Duration(draw*float64(window-least))
+}
+
+// hintIn is how long after a hint the next attempt is due at the latest. The
+// last one ended the time since before it.
+func hintIn(anew bool, since time.Duration, draw float64) time.Duration {
+	first := backoff(0, false, draw)
+	if anew {
+		return first
+	}
+	return max(first, requestGap-since)
 }
 
 // honour clamps the endpoint's Retry-After: it must not push the next attempt

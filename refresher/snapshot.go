@@ -35,7 +35,12 @@ type Snapshot struct {
 	Exchanges uint64
 	// SaveErr is why the refresh token in use is not in the store, or nil.
 	SaveErr error
+	// Hinted says that this was published for a hint: nothing happened, but
+	// NextAttempt may be sooner.
+	Hinted bool
 
+	steps       int  // failures in a row since the backoff began
+	wished      bool // next is when the endpoint wants it
 	clock       Clock
 	expiry      instant       // Expiry, by both clocks
 	next        instant       // NextAttempt, by both clocks
@@ -222,6 +227,8 @@ func (s *Snapshot) failed(f *Failure, now instant, draw float64) *Snapshot {
 	next.Ended, next.ended = now.wall, now
 	next.Exchanges++
 	next.Failures++
+	next.steps++
+	next.wished = f.RetryAfter > 0
 	next.Refusals = 0
 	if f.Class == Refused || f.Class == Unknown {
 		next.Refusals = s.Refusals + 1
@@ -235,9 +242,29 @@ func (s *Snapshot) failed(f *Failure, now instant, draw float64) *Snapshot {
 	return next
 }
 
+// hinted is the snapshot after s, whose exchange failed, when a hint came at the
+// instant now; s itself if that changes nothing.
+func (s *Snapshot) hinted(anew bool, now instant, draw float64) *Snapshot {
+	wait := hintIn(anew, s.ended.until(now), draw)
+	sooner := now.until(s.next) > wait
+	if !sooner && !anew {
+		return s
+	}
+	next := s.again()
+	next.Hinted = true
+	if anew {
+		next.steps = 0
+	}
+	if sooner {
+		next.attemptIn(wait, now)
+	}
+	return next
+}
+
 // again is s published once more, for those who wait on it.
 func (s *Snapshot) again() *Snapshot {
 	next := *s
+	next.Hinted = false
 	next.changed = make(chan struct{})
 	return &next
 }
