@@ -28,7 +28,7 @@ ifneq ($(MISSING),)
 	@echo "skipped, because they are not installed: $(MISSING)"
 	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl"
 endif
-	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user"
+	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"
 	go test $(RACE) -timeout 10m ./...
 
 # Tools are pinned in a module of their own, so that ours stays small.

@@ -103,6 +103,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	changed := d.watch(ctx)
+	d.watchHints(ctx)
 	d.reloadChanged() // what was written before the watch stood
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
 		Int("profiles", len(d.names())).Msg("started")
@@ -160,6 +161,19 @@ func (d *Daemon) openAll(ctx context.Context) {
 			d.open(ctx, p)
 		}
 	})
+}
+
+// hint tells every refresher that runs that the network may be back.
+func (d *Daemon) hint() {
+	d.log.Debug().Msg("the network has changed, or the machine has woken up")
+	d.mu.Lock()
+	profiles := slices.Collect(maps.Values(d.profiles))
+	d.mu.Unlock()
+	for _, p := range profiles {
+		if s := p.state.Load(); s.refresher != nil {
+			s.refresher.Hint()
+		}
+	}
 }
 
 func (d *Daemon) haltAll() {

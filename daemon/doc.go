@@ -15,6 +15,8 @@
 //	refresher.Refresher.Run      Daemon.start          its state is halted
 //	an attempt                   Refresher.Run         its exchange and save are over (20 s + 10 s)
 //	watcher.run                  Run                   ctx ends
+//	hinter.settle, readNetlink   Run                   ctx ends
+//	hinter.readLogind            Run                   ctx ends, or the system bus does; a frozen bus keeps it
 //	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
 //	Daemon.reopen, openAll       reload                each profile was looked at
 //	eachProfile's                its caller, waiting   f returns

@@ -150,6 +150,8 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	name := "refreshed"
 	onlySave := previous != nil && previous.Exchanges == current.Exchanges
 	switch {
+	case current.Hinted:
+		name, e = "status", d.log.Debug()
 	case onlySave && current.SaveErr != nil:
 		name, e = "not saved", d.log.Warn()
 	case onlySave:
