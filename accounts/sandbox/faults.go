@@ -53,6 +53,8 @@ func (s *Server) AddFault(f Fault) error {
 		return fmt.Errorf("unknown kind of fault %q", f.Kind)
 	case (f.Kind == "status" || f.Kind == "half" || f.Kind == "drip") && (f.Status < 200 || f.Status > 599):
 		return fmt.Errorf("status %d: 200 to 599", f.Status)
+	case f.Kind == "reset" && f.Status != 0 && (f.Status < 200 || f.Status > 599):
+		return fmt.Errorf("status %d: 0, or 200 to 599", f.Status)
 	case f.Times < 0:
 		return fmt.Errorf("times %d: 0 or more", f.Times)
 	case f.Grant != "" && f.Grant != grantCredentials && f.Grant != grantRefresh:

@@ -1,12 +1,14 @@
 package sandbox
 
 import (
+	"bytes"
 	"compress/gzip"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -21,7 +23,8 @@ import (
 //	huge     200 and a body of 1 GiB
 //	bomb     200 and 1 GiB of zeros in gzip
 //	hang     nothing, until the client goes away
-//	reset    the connection breaks without a word (TCP RST)
+//	reset    the connection breaks (TCP RST): without a word, or after the head
+//	         of an answer with Status and Header
 var faultKinds = map[string]func(*Server, Fault, http.ResponseWriter, *http.Request){
 	"status": func(_ *Server, f Fault, w http.ResponseWriter, _ *http.Request) {
 		f.head(w)
@@ -61,9 +64,11 @@ var faultKinds = map[string]func(*Server, Fault, http.ResponseWriter, *http.Requ
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
-		z := gzip.NewWriter(w)
-		_, _ = io.CopyN(z, zeros{}, 1<<30)
-		_ = z.Close()
+		for range bombMembers {
+			if _, err := w.Write(bombMember()); err != nil {
+				return // the client has had enough
+			}
+		}
 	},
 	"hang": func(s *Server, _ Fault, _ http.ResponseWriter, r *http.Request) {
 		select {
@@ -71,7 +76,11 @@ var faultKinds = map[string]func(*Server, Fault, http.ResponseWriter, *http.Requ
 		case <-s.closed:
 		}
 	},
-	"reset": func(_ *Server, _ Fault, w http.ResponseWriter, _ *http.Request) {
+	"reset": func(_ *Server, f Fault, w http.ResponseWriter, _ *http.Request) {
+		if f.Status != 0 {
+			f.head(w)
+			_ = http.NewResponseController(w).Flush() // the break comes all the same
+		}
 		c, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			panic(http.ErrAbortHandler) // HTTP/2: as near as it comes
@@ -111,6 +120,19 @@ func claimsFault(s *Server, f Fault, w http.ResponseWriter, _ *http.Request) {
 	}
 	answer(w, http.StatusOK, map[string]string{"accessToken": token})
 }
+
+// A gzip file may be several, one after the other (RFC 1952 section 2.2). So a
+// bomb of 1 GiB is 64 times the same 16 MiB, and costs next to nothing to drop
+// again. It is a little shorter than the 1 MiB that a client may take from us.
+const bombMembers = 64
+
+var bombMember = sync.OnceValue(func() []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b) // writing to memory cannot fail
+	_, _ = io.CopyN(z, zeros{}, 1<<30/bombMembers)
+	_ = z.Close()
+	return b.Bytes()
+})
 
 // zeros is an endless stream of them.
 type zeros struct{}

@@ -1,9 +1,12 @@
 package sandbox
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -350,10 +354,64 @@ func TestFaults(t *testing.T) {
 
 	for _, bad := range []string{
 		`{"route":"GET /","kind":"explode"}`, `{"route":"GET /nowhere","kind":"reset"}`, `{"route":"GET /","kind":"status"}`,
-		`{"route":"GET /","kind":"reset","times":-1}`, `{"route":"POST /auth/token","kind":"reset","grant":"x"}`, `{"colour":1}`, `x`,
+		`{"route":"GET /","kind":"reset","times":-1}`, `{"route":"GET /","kind":"reset","status":99}`, `{"route":"POST /auth/token","kind":"reset","grant":"x"}`, `{"colour":1}`, `x`,
 	} {
 		d.want(400, "POST", "/_sandbox/faults", "", bad)
 	}
+}
+
+// A reset is one on the wire: the answer's head, if there is to be one, arrives
+// before it.
+func TestAResetBreaksTheConnection(t *testing.T) {
+	d := newDesk(t, Config{})
+	add := func(f Fault) {
+		t.Helper()
+		f.Route, f.Kind, f.Times = "GET /", "reset", 1
+		if err := d.api.AddFault(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(Fault{})
+	if _, err := http.Get(d.url + "/"); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("without a word: %v", err)
+	}
+	add(Fault{Status: 200, Header: map[string]string{"Content-Length": "100", "X-Head": "came"}})
+	r, err := http.Get(d.url + "/")
+	if err != nil || r.Header.Get("X-Head") != "came" {
+		t.Fatalf("after the head: %v", err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	if b, err := io.ReadAll(r.Body); len(b) != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after the head: %q, %v", b, err)
+	}
+}
+
+// The bomb is small on the wire, and what it says it is.
+func TestTheBombIsAGibibyte(t *testing.T) {
+	d := newDesk(t, Config{})
+	if err := d.api.AddFault(Fault{Route: "GET /", Kind: "bomb"}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := (&http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}).Get(d.url + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	b, err := io.ReadAll(r.Body)
+	if err != nil || r.Header.Get("Content-Encoding") != "gzip" || len(b) >= 1<<20 {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	// A member, and the same again and again: to inflate it all takes seconds.
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.Multistream(false)
+	n, err := io.Copy(io.Discard, z)
+	if err != nil || n*bombMembers != 1<<30 || string(b) != strings.Repeat(string(bombMember()), bombMembers) {
+		t.Errorf("a member of %d bytes, %v", n, err)
+	}
+	t.Logf("%d bytes are %d", len(b), n*bombMembers)
 }
 
 func TestAHangingRequestEndsWithItsClientOrTheServer(t *testing.T) {
