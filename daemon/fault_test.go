@@ -158,6 +158,8 @@ type faultCase struct {
 	class refresher.Class
 	// retryAfter is what the first gap must honour; 0: the backoff's own.
 	retryAfter time.Duration
+	// until is the same as a date, for the first gap alone.
+	until time.Time
 }
 
 func faultCases() []faultCase {
@@ -170,61 +172,60 @@ func faultCases() []faultCase {
 		return f
 	}
 	claims := func(c map[string]any) sandbox.Fault { return sandbox.Fault{Kind: "claims", Claims: c} }
+	row := func(name string, f sandbox.Fault, c refresher.Class) faultCase {
+		return faultCase{name: name, fault: f, class: c}
+	}
 	cases := []faultCase{
-		{"refused connection", sandbox.Fault{Kind: "refuse"}, T, 0},
-		{"hang", sandbox.Fault{Kind: "hang"}, T, 0},
-		{"reset", sandbox.Fault{Kind: "reset"}, T, 0},
-		{"half a body", sandbox.Fault{Kind: "half", Status: 200, Body: `{"accessToken":"eyJhbGciOi"}`}, T, 0},
-		{"a byte a second", sandbox.Fault{Kind: "drip", Status: 200, Body: `{"accessToken":"eyJhbGciOi"}`}, T, 0},
-		{"1 GiB", sandbox.Fault{Kind: "huge"}, M, 0},
-		{"HTML 200", answer(200, "<html>log in</html>", "Content-Type", "text/html"), T, 0},
-		{"wrong content type", answer(200, "accessToken=x", "Content-Type", "text/plain"), T, 0},
-		{"204", answer(204, ""), T, 0},
-		{"empty 200", answer(200, ""), T, 0},
-		{"307 elsewhere", answer(307, "", "Location", "http://127.0.0.2:1/auth/token"), T, 0},
-		{"308 elsewhere", answer(308, "", "Location", "http://127.0.0.2:1/auth/token"), T, 0},
-		{"302 elsewhere", answer(302, "", "Location", "http://127.0.0.2:1/"), T, 0},
-		{"303 elsewhere", answer(303, "", "Location", "http://127.0.0.2:1/"), T, 0},
-		{"301 elsewhere", answer(301, "", "Location", "http://127.0.0.2:1/"), T, 0},
-		{"300 without a place", answer(300, ""), T, 0},
-		{"bare 401", answer(401, ""), R, 0},
-		{"bare 403", answer(403, ""), R, 0},
-		{"401 jwt expired", answer(401, "jwt expired"), R, 0},
-		{"404", answer(404, ""), U, 0},
-		{"400", answer(400, ""), U, 0},
-		{"418", answer(418, ""), U, 0},
-		{"408", answer(408, ""), T, 0},
-		{"425", answer(425, ""), T, 0},
-		{"429 without a wish", answer(429, ""), T, 0},
-		{"429, 2 s", answer(429, "", "Retry-After", "2"), T, 2 * time.Second},
-		{"429, 0 s", answer(429, "", "Retry-After", "0"), T, 0},
-		{"429, negative", answer(429, "", "Retry-After", "-1"), T, 0},
-		{"429, garbage", answer(429, "", "Retry-After", "soon"), T, 0},
-		{"429, an hour", answer(429, "", "Retry-After", "3600"), T, 10 * time.Minute},
-		{"429, past date", answer(429, "", "Retry-After", "Mon, 01 Jan 1990 00:00:00 GMT"), T, 0},
-		{"503, 90 s", answer(503, "", "Retry-After", "90"), T, 90 * time.Second},
-		{"503, far date", answer(503, "", "Retry-After", "Mon, 01 Jan 2035 00:00:00 GMT"), T, 10 * time.Minute},
-		{"500", answer(500, ""), T, 0},
-		{"501", answer(501, ""), T, 0},
-		{"502", answer(502, "<html>bad gateway</html>"), T, 0},
-		{"503", answer(503, ""), T, 0},
-		{"504", answer(504, ""), T, 0},
-		{"500 with invalid_grant", answer(500, `{"error":"invalid_grant"}`), T, 0},
-		{"bad_refresh_token", answer(400, `{"error":"bad_refresh_token"}`), refresher.NeedsLogin, 0},
-		{"no access token", answer(200, `{}`), M, 0},
-		{"null", answer(200, `null`), M, 0},
-		{"a list", answer(200, `[]`), M, 0},
-		{"empty token", answer(200, `{"accessToken":""}`), M, 0},
-		{"token null", answer(200, `{"accessToken":null}`), M, 0},
-		{"token a number", answer(200, `{"accessToken":7}`), M, 0},
-		{"token with a newline", answer(200, `{"accessToken":"a\nb"}`), M, 0},
-		{"token with a space", answer(200, `{"accessToken":"a b"}`), M, 0},
-		{"token of 64 KiB and one", answer(200, `{"accessToken":"`+strings.Repeat("x", 64<<10+1)+`"}`), M, 0},
-		{"duplicate keys", answer(200, `{"accessToken":"a","accessToken":"b"}`), M, 0},
-		{"refresh token a list", answer(200, `{"accessToken":"a","refreshToken":[]}`), M, 0},
-		{"invalid UTF-8", sandbox.Fault{Kind: "status", Status: 200, BodyBase64: []byte("{\"accessToken\":\"a\xff\xfe\"}")}, M, 0},
-		{"exp before iat", claims(map[string]any{"exp": 1}), M, 0},
-		{"exp is now", claims(map[string]any{"exp": 946684800, "iat": 946684800}), M, 0},
+		row("refused connection", sandbox.Fault{Kind: "refuse"}, T),
+		row("hang", sandbox.Fault{Kind: "hang"}, T),
+		row("reset", sandbox.Fault{Kind: "reset"}, T),
+		row("reset after headers", sandbox.Fault{Kind: "reset", Status: 200, Header: map[string]string{"Content-Type": "application/json"}}, T),
+		row("half a body", sandbox.Fault{Kind: "half", Status: 200, Body: `{"accessToken":"eyJhbGciOi"}`}, T),
+		row("a byte a second", sandbox.Fault{Kind: "drip", Status: 200, Body: `{"accessToken":"eyJhbGciOi"}`}, T),
+		row("1 GiB", sandbox.Fault{Kind: "huge"}, M),
+		// Not inflated, it is less than 1 MiB and no JSON; inflated, it would be
+		// malformed like the row before.
+		row("gzip bomb", sandbox.Fault{Kind: "bomb"}, T),
+		row("HTML 200", answer(200, "<html>log in</html>", "Content-Type", "text/html"), T),
+		row("wrong content type", answer(200, "accessToken=x", "Content-Type", "text/plain"), T),
+		row("204", answer(204, ""), T),
+		row("empty 200", answer(200, ""), T),
+		row("307 elsewhere", answer(307, "", "Location", "http://127.0.0.2:1/auth/token"), T),
+		row("308 elsewhere", answer(308, "", "Location", "http://127.0.0.2:1/auth/token"), T),
+		row("302 elsewhere", answer(302, "", "Location", "http://127.0.0.2:1/"), T),
+		row("303 elsewhere", answer(303, "", "Location", "http://127.0.0.2:1/"), T),
+		row("301 elsewhere", answer(301, "", "Location", "http://127.0.0.2:1/"), T),
+		row("300 without a place", answer(300, ""), T),
+		row("bare 401", answer(401, ""), R),
+		row("bare 403", answer(403, ""), R),
+		row("401 jwt expired", answer(401, "jwt expired"), R),
+		row("404", answer(404, ""), U),
+		row("400", answer(400, ""), U),
+		row("418", answer(418, ""), U),
+		row("408", answer(408, ""), T),
+		row("425", answer(425, ""), T),
+		row("429 without a wish", answer(429, ""), T),
+		row("500", answer(500, ""), T),
+		row("501", answer(501, ""), T),
+		row("502", answer(502, "<html>bad gateway</html>"), T),
+		row("503", answer(503, ""), T),
+		row("504", answer(504, ""), T),
+		row("500 with invalid_grant", answer(500, `{"error":"invalid_grant"}`), T),
+		row("bad_refresh_token", answer(400, `{"error":"bad_refresh_token"}`), refresher.NeedsLogin),
+		row("no access token", answer(200, `{}`), M),
+		row("null", answer(200, `null`), M),
+		row("a list", answer(200, `[]`), M),
+		row("empty token", answer(200, `{"accessToken":""}`), M),
+		row("token null", answer(200, `{"accessToken":null}`), M),
+		row("token a number", answer(200, `{"accessToken":7}`), M),
+		row("token with a newline", answer(200, `{"accessToken":"a\nb"}`), M),
+		row("token with a space", answer(200, `{"accessToken":"a b"}`), M),
+		row("token of 64 KiB and one", answer(200, `{"accessToken":"`+strings.Repeat("x", 64<<10+1)+`"}`), M),
+		row("duplicate keys", answer(200, `{"accessToken":"a","accessToken":"b"}`), M),
+		row("refresh token a list", answer(200, `{"accessToken":"a","refreshToken":[]}`), M),
+		row("invalid UTF-8", sandbox.Fault{Kind: "status", Status: 200, BodyBase64: []byte("{\"accessToken\":\"a\xff\xfe\"}")}, M),
+		row("exp before iat", claims(map[string]any{"exp": 1}), M),
+		row("exp is now", claims(map[string]any{"exp": 946684800, "iat": 946684800}), M),
 	}
 	for _, status := range []int{400, 401, 403} {
 		for code, class := range map[string]refresher.Class{
@@ -234,10 +235,39 @@ func faultCases() []faultCase {
 			if class == U && status != 400 {
 				class = R
 			}
-			cases = append(cases, faultCase{fmt.Sprintf("%s with %d", code, status), answer(status, `{"error":"`+code+`","error_description":"x"}`), class, 0})
+			cases = append(cases, row(fmt.Sprintf("%s with %d", code, status), answer(status, `{"error":"`+code+`","error_description":"x"}`), class))
+		}
+	}
+	for _, status := range []int{429, 503} {
+		for _, wish := range retryWishes {
+			c := row(fmt.Sprintf("%d, Retry-After: %s", status, wish.header), answer(status, "", "Retry-After", wish.header), T)
+			c.retryAfter, c.until = wish.wait, wish.until
+			cases = append(cases, c)
 		}
 	}
 	return cases
+}
+
+// retryWishes are the forms of Retry-After (RFC 9110 section 10.2.3) and what
+// must come of them.
+var retryWishes = []struct {
+	header string
+	wait   time.Duration
+	until  time.Time
+}{
+	{header: "0"},
+	{header: "-1"},
+	{header: "soon"},
+	{header: "1.5"},
+	{header: "1", wait: time.Second},
+	{header: "2", wait: 2 * time.Second},
+	{header: "90", wait: 90 * time.Second},
+	{header: "3600", wait: 10 * time.Minute},
+	{header: "Mon, 01 Jan 1990 00:00:00 GMT"},
+	{header: "Mon, 01 Jan 2035 00:00:00 GMT", wait: 10 * time.Minute},
+	// A bubble's time begins at midnight of this day, and the first attempt comes
+	// at 00:30 to 00:36: a date that is neither past nor clamped.
+	{header: "Sat, 01 Jan 2000 00:39:00 GMT", until: time.Date(2000, 1, 1, 0, 39, 0, 0, time.UTC)},
 }
 
 // Every way to fail: no crash, the right class, the access token still served
@@ -330,6 +360,9 @@ func checkGaps(t *testing.T, tt faultCase, at []time.Time) {
 			if i > 1 {
 				least = time.Second // clamped, so that the token's last minute is not slept through
 			}
+		case !tt.until.IsZero() && i == 1:
+			least = tt.until.Sub(at[0])
+			most = least + least/10
 		}
 		// An attempt itself may take up to 20 s.
 		if gap < least || gap > most+21*time.Second {
