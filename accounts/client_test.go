@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -274,6 +276,16 @@ func TestAServerThatIsNotTrusted(t *testing.T) {
 	}
 	if _, err := trusted.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Status != 404 {
 		t.Errorf("with its certificate trusted: %v", err)
+	}
+}
+
+// The names in a certificate are text of whoever made it, and go to a terminal.
+func TestACertificatesNamesArePrintable(t *testing.T) {
+	cert := &x509.Certificate{DNSNames: []string{"a\nb\x1b[2J\u202e.example"}}
+	err := failedCall("refresh", &url.Error{Err: &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: cert, Host: "bloq.example"}}})
+	const want = "refresh: tls: failed to verify certificate: x509: certificate is valid for a?b?[2J?.example, not bloq.example"
+	if err.Error() != want || !err.Untrusted {
+		t.Errorf("%q, untrusted %v", err, err.Untrusted)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Class says what kind of failure a call met.
@@ -32,8 +33,9 @@ const (
 	Unknown
 )
 
-// An Error is why a call failed. Its text is one line and holds nothing that
-// the server said, except for a code word.
+// An Error is why a call failed. Its text is one line of printable characters
+// and holds nothing that the server said, except for a code word and the names in
+// a certificate.
 type Error struct {
 	Op     string // "login", "refresh", …
 	Class  Class
@@ -50,7 +52,7 @@ func (e *Error) Error() string {
 	text := e.Op + ": "
 	switch {
 	case e.Err != nil:
-		text += e.Err.Error()
+		text += printable(e.Err.Error())
 	default:
 		text += strings.TrimSpace(strconv.Itoa(e.Status) + " " + http.StatusText(e.Status))
 	}
@@ -58,6 +60,17 @@ func (e *Error) Error() string {
 		text += " (" + e.Code + ")"
 	}
 	return text
+}
+
+// printable is s for a terminal and a line. A certificate that is not for our
+// host is told by the names that it holds, and those are whoever's who made it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // Unwrap is the cause, if there is one beside the status.
