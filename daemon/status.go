@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"strings"
 	"time"
 
+	"bloq-agent/accounts"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
@@ -158,6 +160,10 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 		name = "saved"
 	case current.Class == refresher.NeedsLogin || current.Class == refresher.Configuration:
 		name, e = current.Class.String(), d.log.Error()
+	case untrusted(current.Err):
+		// It is tried again like any outage, and may be no more than a hotel's
+		// network; but it may be somebody between us and Bloq.
+		name, e = "refresh failed", d.log.Error()
 	case current.Class != refresher.None:
 		name, e = "refresh failed", d.log.Warn()
 	case previous != nil && previous.Class != refresher.None:
@@ -197,6 +203,13 @@ func (d *Daemon) warnOfSkew(p *profile, s ipc.ProfileStatus) {
 	}
 	d.log.Warn().Str("profile", p.name).Int64("clock_skew_seconds", s.ClockSkew).
 		Msg("the clock of the endpoint and the one of this machine differ")
+}
+
+// untrusted says that err is about the endpoint's certificate. Its text names
+// what is wrong with it.
+func untrusted(err error) bool {
+	var e *accounts.Error
+	return errors.As(err, &e) && e.Untrusted
 }
 
 // warnDays are how long before its end a login is spoken of.
