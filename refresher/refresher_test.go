@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,6 +162,61 @@ func TestCancelledCallersDoNotCancelTheExchange(t *testing.T) {
 		if n := e.count(); n != 1 || strings.Join(e.saved, " ") != "refresh-1" {
 			t.Errorf("%d exchanges, saved %q; want one, kept", n, e.saved)
 		}
+	})
+}
+
+// 10,000 callers on an expired token, and 99 % of them go away while the
+// endpoint thinks, the one among them who began the exchange: it is still one
+// exchange, and what it brought is kept.
+func TestNearlyEverybodyGivesUp(t *testing.T) {
+	const callers, stay = 10_000, 100
+	e := &endpoint{delay: 3 * time.Second, lifetime: time.Hour, rotate: true}
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		r := New(Config{Exchange: e.exchange, Save: e.save, Grant: &Grant{
+			AccessToken: []byte("expired"), IssuedAt: now.Add(-2 * time.Hour), Expiry: now.Add(-time.Hour),
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		var gaveUp, served atomic.Int32
+		ask := func(ctx context.Context) {
+			tok, err := r.Token(ctx, DefaultMinTTL)
+			var e *Error
+			switch {
+			case err == nil && string(tok.Value) == "access-1" && !tok.Stale:
+				served.Add(1)
+			case errors.As(err, &e) && e.Class == Transient && ctx.Err() != nil:
+				gaveUp.Add(1)
+			default:
+				t.Errorf("%s, %v", tok.Value, err)
+			}
+		}
+		impatient, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		var wg sync.WaitGroup
+		for range callers - stay {
+			wg.Go(func() { ask(impatient) })
+		}
+		synctest.Wait() // so that the exchange is theirs
+		if n := e.count(); n != 1 {
+			t.Errorf("%d exchanges began", n)
+		}
+		for range stay {
+			wg.Go(func() { ask(t.Context()) })
+		}
+		wg.Wait()
+		if tok := mustToken(t, r, 0); string(tok.Value) != "access-1" || time.Since(now) != e.delay {
+			t.Errorf("later: %s, after %v", tok.Value, time.Since(now))
+		}
+		if n, order := e.count(), strings.Join(e.order, " "); n != 1 || order != "save refresh-1" {
+			t.Errorf("%d exchanges; saved %q", n, order)
+		}
+		if gaveUp.Load() != callers-stay || served.Load() != stay {
+			t.Errorf("%d gave up, %d were served", gaveUp.Load(), served.Load())
+		}
+		cancel()
+		<-r.done
+		t.Logf("%d callers, %d gave up, %d were served: %d exchange, %d refresh token saved", callers, gaveUp.Load(), served.Load(), e.count(), len(e.saved))
 	})
 }
 
