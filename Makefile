@@ -9,7 +9,7 @@ PROGRAMS = bloq-agent bloq-token bloq-sandbox
 # The race detector needs cgo, and cgo a C compiler.
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: build demo test lint fuzz clean
+.PHONY: build demo test soak lint fuzz clean
 
 build:
 	@mkdir -p $(BIN)
@@ -30,6 +30,11 @@ ifneq ($(MISSING),)
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"
 	go test $(RACE) -timeout 10m ./...
+
+# The same tests; those that have a long form (months of virtual time, hundreds
+# of rounds) take it when BLOQ_SOAK is 1. It prints every test's figures.
+soak:
+	BLOQ_SOAK=1 go test $(RACE) -count=1 -v -timeout 2h ./...
 
 # Tools are pinned in a module of their own, so that ours stays small.
 lint:

@@ -30,6 +30,8 @@ type pipeNet struct {
 	dialed []string    // addresses
 	asked  []time.Time // calls of the token endpoint
 	refuse bool
+	// onDial, if set, is called before each connection and may refuse it.
+	onDial func() (refuse bool)
 }
 
 func (p *pipeNet) Accept() (net.Conn, error) {
@@ -52,9 +54,9 @@ func (p *pipeNet) dial(ctx context.Context, _, address string) (net.Conn, error)
 	p.mu.Lock()
 	p.dialed = append(p.dialed, address)
 	p.asked = append(p.asked, time.Now())
-	refuse := p.refuse
+	refuse, onDial := p.refuse, p.onDial
 	p.mu.Unlock()
-	if refuse {
+	if refuse || onDial != nil && onDial() {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	ours, theirs := net.Pipe()
@@ -70,6 +72,12 @@ func (p *pipeNet) setRefuse(refuse bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refuse = refuse
+}
+
+func (p *pipeNet) setOnDial(f func() bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onDial = f
 }
 
 func (p *pipeNet) addresses() []string {
