@@ -87,6 +87,8 @@ type Grant struct {
 	RefreshToken []byte
 	// IssuedAt is when the request was sent, by our wall clock, and Expiry is
 	// that plus the token's own lifetime: the server's clock and ours may differ.
+	// Both are cut to the second, as iat and exp are: a token issued at 0.9 s
+	// ends at exp, and not 0.9 s after it.
 	IssuedAt, Expiry time.Time
 	// RefreshExpiry is when the refresh token says it ends; zero if unknown.
 	RefreshExpiry time.Time
@@ -198,8 +200,8 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 	if len(b.AccessToken) == 0 {
 		return Grant{}, &Error{Op: k.op, Class: Malformed, Err: errors.New("the answer holds no access token")}
 	}
-	g := Grant{AccessToken: b.AccessToken, RefreshToken: b.RefreshToken, IssuedAt: sent}
-	g.Expiry = sent.Add(Lifetime(b.AccessToken, sent, lifetime))
+	g := Grant{AccessToken: b.AccessToken, RefreshToken: b.RefreshToken, IssuedAt: sent.Truncate(time.Second)}
+	g.Expiry = g.IssuedAt.Add(Lifetime(b.AccessToken, g.IssuedAt, lifetime))
 	if times, err := TokenTimes(b.RefreshToken); err == nil {
 		g.RefreshExpiry = times.Expiry
 	}

@@ -215,6 +215,32 @@ func TestSuccessNeedsNoMoreThanAnAccessToken(t *testing.T) {
 	}
 }
 
+// iat and exp are whole seconds, cut; a request is sent at any moment of one.
+func TestAGrantEndsWithItsTokenWhereTheClocksAgree(t *testing.T) {
+	for _, claims := range []func(now int64) jwt.MapClaims{
+		func(now int64) jwt.MapClaims { return jwt.MapClaims{"iat": now, "exp": now + 20} },
+		func(now int64) jwt.MapClaims { return jwt.MapClaims{"exp": now + 20} },
+	} {
+		var exp time.Time
+		c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			now := time.Now().Unix()
+			exp = time.Unix(now+20, 0)
+			_ = json.NewEncoder(w).Encode(map[string]string{"accessToken": jwtWith(t, claims(now))})
+		})
+		for range 5 {
+			sent := time.Now().Round(0)
+			g, err := c.Refresh(t.Context(), []byte("re"))
+			if err != nil || g.Expiry.After(exp) || g.Expiry.Before(exp.Add(-2*time.Second)) {
+				t.Errorf("served until %v, %v; the token ends at %v", g.Expiry, err, exp)
+			}
+			if ahead := sent.Sub(g.IssuedAt); ahead < -time.Second || ahead >= time.Second {
+				t.Errorf("sent at %v, issued at %v", sent, g.IssuedAt)
+			}
+			time.Sleep(30 * time.Millisecond) // another moment of the second
+		}
+	}
+}
+
 // The other origin must not see a byte, whatever the kind of redirect.
 func TestARedirectIsNotFollowed(t *testing.T) {
 	var elsewhere atomic.Int32

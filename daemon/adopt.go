@@ -245,8 +245,9 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 		c.item.AccountExpiry = times.Expiry
 	}
 	c.facts.ClientID, c.facts.Pending = a.ClientID, without(facts.Pending, append(a.Deleted, a.ClientID)...)
-	if len(a.AccessToken) > 0 {
-		c.grant = grantAt(a.AccessToken, time.Now().Round(0))
+	// Without the moment nobody knows how much of the token's life has passed.
+	if len(a.AccessToken) > 0 && !a.IssuedAt.IsZero() {
+		c.grant = grantAt(a.AccessToken, a.IssuedAt, time.Now())
 	} else if problem := prove(ctx, p, c, client); problem != nil {
 		return nil, problem
 	}

@@ -106,12 +106,17 @@ func grantOf(g accounts.Grant) refresher.Grant {
 	}
 }
 
-// grantAt is a grant whose access token was issued a moment ago to somebody
-// else of ours (login). Its lifetime is the token's own; it starts now, so a
-// wrong wall clock changes nothing.
-func grantAt(accessToken []byte, now time.Time) *refresher.Grant {
-	lifetime := accounts.Lifetime(accessToken, now, accounts.AccessLifetime)
-	return &refresher.Grant{AccessToken: accessToken, IssuedAt: now, Expiry: now.Add(lifetime)}
+// grantAt is a grant whose access token somebody else of ours (login) has just
+// bought, with a request sent at sent. Its lifetime is the token's own and
+// starts then, cut to the second as in accounts.Grant; the endpoint's clock
+// changes nothing.
+func grantAt(accessToken []byte, sent, now time.Time) *refresher.Grant {
+	if sent.After(now) {
+		sent = now
+	}
+	sent = sent.Round(0).Truncate(time.Second)
+	lifetime := accounts.Lifetime(accessToken, sent, accounts.AccessLifetime)
+	return &refresher.Grant{AccessToken: accessToken, IssuedAt: sent, Expiry: sent.Add(lifetime)}
 }
 
 // failure translates the endpoint's classes into the refresher's. The two

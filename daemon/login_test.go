@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +84,33 @@ func TestADeadRefreshTokenIsReplacedByTheKeys(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A login hands over a token that has lived for a while: as long as the keyring
+// took, say.
+func TestAnAdoptedTokenEndsAtItsExp(t *testing.T) {
+	iat := time.Unix(1_800_000_000, 0)
+	token := []byte(jwtOf(t, map[string]any{"iat": iat.Unix(), "exp": iat.Unix() + 3600}))
+	for _, tt := range []struct{ sent, now time.Duration }{
+		{0, 0}, {900 * time.Millisecond, 950 * time.Millisecond}, {200 * time.Millisecond, 40 * time.Second}, {time.Minute, 500 * time.Millisecond},
+	} {
+		g := grantAt(token, iat.Add(tt.sent), iat.Add(tt.now))
+		if !g.Expiry.Equal(iat.Add(time.Hour)) {
+			t.Errorf("sent %v and adopted %v after iat: served until %v after exp", tt.sent, tt.now, g.Expiry.Sub(iat)-time.Hour)
+		}
+	}
+	// The endpoint's clock is an hour off; ours alone counts.
+	if g := grantAt(token, iat.Add(-time.Hour), iat.Add(-time.Hour+time.Second)); g.Expiry.Sub(iat) != 0 {
+		t.Errorf("served until %v", g.Expiry)
+	}
+}
+
+func jwtOf(t *testing.T, claims map[string]any) string {
+	t.Helper()
+	b, err := json.Marshal(claims)
+	do(t, err)
+	enc := base64.RawURLEncoding.EncodeToString
+	return enc([]byte(`{"alg":"none"}`)) + "." + enc(b) + "."
 }
 
 func TestEndWarning(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"bloq-agent/accounts"
 	"bloq-agent/accounts/sandbox"
 	"bloq-agent/ipc"
 )
@@ -62,6 +63,25 @@ func TestFromLoginToOutageAndBack(t *testing.T) {
 	w.stop()
 	if r := w.run("", "bloq-token"); r.code != 4 {
 		t.Errorf("without a daemon: %+v", r)
+	}
+}
+
+// Where the clocks agree, nobody gets a token at its exp or later: neither the
+// one that a login brought nor one that the daemon bought.
+func TestNoTokenIsServedBeyondItsExp(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login()
+	for _, when := range []string{"after the login", "after a refresh"} {
+		var a ipc.TokenAnswer
+		if err := json.Unmarshal([]byte(w.must("", "bloq-token", "json").stdout), &a); err != nil {
+			t.Fatal(err)
+		}
+		times, err := accounts.TokenTimes(a.Token)
+		if err != nil || a.ExpiresAt.After(times.Expiry) || a.ExpiresAt.Before(times.Expiry.Add(-3*time.Second)) {
+			t.Errorf("%s: served until %v, exp is %v, %v", when, a.ExpiresAt, times.Expiry, err)
+		}
+		w.must("", "bloq-agent", "refresh")
 	}
 }
 

@@ -58,10 +58,12 @@ type Adopt struct {
 	ClientID    string `json:"client_id,omitempty"`
 
 	RefreshToken Text `json:"refresh_token,omitempty"`
-	// AccessToken came with the refresh token and saves an exchange.
-	AccessToken  Text `json:"access_token,omitempty"`
-	ClientSecret Text `json:"client_secret,omitempty"`
-	AccountToken Text `json:"account_token,omitempty"`
+	// AccessToken came with the refresh token and saves an exchange. IssuedAt is
+	// when it was asked for, by this machine's wall clock: its life has begun.
+	AccessToken  Text      `json:"access_token,omitempty"`
+	IssuedAt     time.Time `json:"issued_at,omitzero"`
+	ClientSecret Text      `json:"client_secret,omitempty"`
+	AccountToken Text      `json:"account_token,omitempty"`
 
 	// Check asks only whether this adoption could succeed: the profile's name,
 	// the URLs, and whether the store can keep a secret now. Nothing changes.

@@ -200,6 +200,7 @@ func (a *attempt) handOver(grant accounts.Grant, clientSecret []byte) (ipc.Adopt
 		return done, fail(ipc.ExitUnavailable, "", "the token endpoint returned no refresh token")
 	}
 	a.adopt.RefreshToken, a.adopt.AccessToken = ipc.Text(grant.RefreshToken), ipc.Text(grant.AccessToken)
+	a.adopt.IssuedAt = grant.IssuedAt
 	if a.keepSecret {
 		a.adopt.ClientSecret = ipc.Text(clientSecret)
 	}
