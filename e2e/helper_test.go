@@ -49,7 +49,7 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/ipc/client":       {"bloq-agent/ipc"},
 		"bloq-agent/ipc/server":       {"bloq-agent/ipc"},
 		"bloq-agent/refresher":        {},
-		"bloq-agent/store":            {},
+		"bloq-agent/store":            {"bloq-agent/store/failpoint"},
 		"bloq-agent/accounts":         {},
 		"bloq-agent/accounts/sandbox": {"bloq-agent/accounts"},
 		"bloq-agent/daemon/dialect":   {"bloq-agent/ipc"},
