@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -41,30 +42,49 @@ func (c Config) Roots() *x509.CertPool { return c.roots }
 
 // ConfigPath is where the configuration is looked for:
 // $XDG_CONFIG_HOME/bloq-agent/config.toml, else below ~/.config.
-func ConfigPath(getenv func(string) string) string {
+func ConfigPath(getenv func(string) string) (string, error) {
 	return xdgFile(getenv, "XDG_CONFIG_HOME", ".config", "config.toml")
 }
 
 // KeyDir is where the key of the file store lies: $XDG_DATA_HOME/bloq-agent,
 // else below ~/.local/share. It is not the state directory, so that a copy of
 // that one opens nothing.
-func KeyDir(getenv func(string) string) string {
+func KeyDir(getenv func(string) string) (string, error) {
 	return xdgFile(getenv, "XDG_DATA_HOME", ".local/share", "")
 }
 
 // StateDir is where profiles.json lies: $XDG_STATE_HOME/bloq-agent, else below
 // ~/.local/state.
-func StateDir(getenv func(string) string) string {
+func StateDir(getenv func(string) string) (string, error) {
 	return xdgFile(getenv, "XDG_STATE_HOME", ".local/state", "")
 }
 
-func xdgFile(getenv func(string) string, variable, fallback, file string) string {
+// xdgFile never gives a relative path: secrets must not end up where somebody
+// happened to stand.
+func xdgFile(getenv func(string) string, variable, fallback, file string) (string, error) {
 	dir := getenv(variable)
 	// The specification says to ignore a relative path.
 	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(getenv("HOME"), fallback)
+		home := getenv("HOME")
+		if !filepath.IsAbs(home) {
+			home = passwdHome()
+		}
+		if !filepath.IsAbs(home) {
+			return "", fmt.Errorf("neither HOME nor %s is set", variable)
+		}
+		dir = filepath.Join(home, fallback)
 	}
-	return filepath.Join(dir, "bloq-agent", file)
+	return filepath.Join(dir, "bloq-agent", file), nil
+}
+
+// passwdHome is the home directory that the system knows of, or "". A service
+// without a login has no HOME. Tests replace it.
+var passwdHome = func() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return u.HomeDir
 }
 
 // LoadConfig reads the file at path, and returns its bytes too. A file that is

@@ -125,15 +125,38 @@ func TestCAFile(t *testing.T) {
 func TestXDGPaths(t *testing.T) {
 	env := map[string]string{"HOME": "/home/u"}
 	getenv := func(k string) string { return env[k] }
-	if got := ConfigPath(getenv); got != "/home/u/.config/bloq-agent/config.toml" {
-		t.Error(got)
+	if got, err := ConfigPath(getenv); err != nil || got != "/home/u/.config/bloq-agent/config.toml" {
+		t.Error(got, err)
 	}
 	env["XDG_CONFIG_HOME"], env["XDG_STATE_HOME"] = "/c", "relative"
-	if got := ConfigPath(getenv); got != "/c/bloq-agent/config.toml" {
-		t.Error(got)
+	if got, err := ConfigPath(getenv); err != nil || got != "/c/bloq-agent/config.toml" {
+		t.Error(got, err)
 	}
-	if got := StateDir(getenv); got != "/home/u/.local/state/bloq-agent" {
-		t.Errorf("a relative path must be ignored: %s", got)
+	if got, err := StateDir(getenv); err != nil || got != "/home/u/.local/state/bloq-agent" {
+		t.Errorf("a relative path must be ignored: %s, %v", got, err)
+	}
+}
+
+// Without HOME it is the system's word, and without that an error: never the
+// directory that somebody happens to stand in.
+func TestXDGPathsWithoutAHome(t *testing.T) {
+	defer func(old func() string) { passwdHome = old }(passwdHome)
+	for _, home := range []string{"", "relative"} {
+		getenv := func(k string) string { return map[string]string{"HOME": home}[k] }
+		passwdHome = func() string { return "/home/p" }
+		if got, err := StateDir(getenv); err != nil || got != "/home/p/.local/state/bloq-agent" {
+			t.Errorf("HOME %q: %q, %v", home, got, err)
+		}
+		for _, nowhere := range []string{"", "also/relative"} {
+			passwdHome = func() string { return nowhere }
+			for variable, f := range map[string]func(func(string) string) (string, error){
+				"XDG_CONFIG_HOME": ConfigPath, "XDG_STATE_HOME": StateDir, "XDG_DATA_HOME": KeyDir,
+			} {
+				if got, err := f(getenv); got != "" || err == nil || err.Error() != "neither HOME nor "+variable+" is set" {
+					t.Errorf("%q, %v", got, err)
+				}
+			}
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
+	"bloq-agent/daemon"
 	"bloq-agent/ipc"
 
 	"github.com/spf13/cobra"
@@ -56,7 +57,10 @@ left in its configuration file. The file is read and not written; what to type
 to remove the secrets from it is printed at the end.`,
 		Args: cobra.NoArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
-			path := bclPath(os.Getenv)
+			path, err := bclPath(os.Getenv)
+			if err != nil {
+				return err
+			}
 			f, err := readBCL(path)
 			if err != nil {
 				return err
@@ -81,12 +85,13 @@ to remove the secrets from it is printed at the end.`,
 	return cmd
 }
 
-func bclPath(getenv func(string) string) string {
-	dir := getenv("XDG_CONFIG_HOME")
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(getenv("HOME"), ".config")
+// bclPath is in the same directory of configurations as ours.
+func bclPath(getenv func(string) string) (string, error) {
+	ours, err := daemon.ConfigPath(getenv)
+	if err != nil {
+		return "", fail(ipc.ExitUsage, "", "%v", err)
 	}
-	return filepath.Join(dir, "@bloq", "cloud-cli-nodejs", "config.json")
+	return filepath.Join(filepath.Dir(filepath.Dir(ours)), "@bloq", "cloud-cli-nodejs", "config.json"), nil
 }
 
 func readBCL(path string) (bclFile, error) {

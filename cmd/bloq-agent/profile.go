@@ -171,11 +171,19 @@ func configCommand() *cobra.Command {
 		Use: "config", Short: "check the configuration, or say where it is", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.PersistentFlags().StringVar(&path, "config", daemon.ConfigPath(os.Getenv), "configuration file")
+	cmd.PersistentFlags().StringVar(&path, "config", "", configUsage)
+	with := func(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
+		return runner(func(cmd *cobra.Command, _ []string) (err error) {
+			if path, err = configPath(cmd, path); err != nil {
+				return err
+			}
+			return f(cmd)
+		})
+	}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "check", Short: "say every mistake in the configuration", Args: cobra.NoArgs,
-			RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			RunE: with(func(cmd *cobra.Command) error {
 				if err := mustExist(cmd, path); err != nil {
 					return err
 				}
@@ -187,10 +195,25 @@ func configCommand() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "path", Short: "say where the configuration is", Args: cobra.NoArgs,
-			RunE: runner(func(_ *cobra.Command, _ []string) error { return printf("%s\n", path) }),
+			RunE: with(func(*cobra.Command) error { return printf("%s\n", path) }),
 		},
 	)
 	return cmd
+}
+
+const configUsage = "configuration file (default: $XDG_CONFIG_HOME/bloq-agent/config.toml)"
+
+// configPath is the flag's value if it was given, else where the configuration
+// is looked for.
+func configPath(cmd *cobra.Command, flag string) (string, error) {
+	if cmd.Flags().Changed("config") {
+		return flag, nil
+	}
+	path, err := daemon.ConfigPath(os.Getenv)
+	if err != nil {
+		return "", fail(ipc.ExitUsage, "", "%v", err)
+	}
+	return path, nil
 }
 
 // mustExist is for a configuration file that was named: the default one may be

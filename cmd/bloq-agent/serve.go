@@ -37,19 +37,17 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-format %v", err)
 			}
+			options := daemon.Options{Version: version, Store: storeName, Log: log, LogLevel: level}
+			if err := places(cmd, config, &options); err != nil {
+				return err
+			}
 			listener, err := listen(cmd)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = listener.Close() }()
-			if config == "" {
-				config = daemon.ConfigPath(os.Getenv)
-			}
-			d, err := daemon.New(daemon.Options{
-				Listener: listener, Version: version, ConfigPath: config, StateDir: daemon.StateDir(os.Getenv),
-				Store: storeName, Log: log, LogLevel: level,
-				Stores: stores(),
-			})
+			options.Listener = listener
+			d, err := daemon.New(options)
 			if errors.Is(err, store.ErrInUse) {
 				return fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
 			}
@@ -59,20 +57,31 @@ func serveCommand() *cobra.Command {
 			return serve(d)
 		}),
 	}
-	cmd.Flags().StringVar(&config, "config", "", "configuration file (default: $XDG_CONFIG_HOME/bloq-agent/config.toml)")
+	cmd.Flags().StringVar(&config, "config", "", configUsage)
 	cmd.Flags().StringVar(&storeName, "store", "", "where new logins rest: keyring, file, or memory, which forgets them at exit (default: the configuration's, else keyring)")
 	cmd.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error (default: the configuration's, else info)")
 	cmd.Flags().StringVar(&format, "log-format", "auto", "auto, json or console")
 	return cmd
 }
 
-func stores() daemon.Stores {
+// places sets where everything of ours lies.
+func places(cmd *cobra.Command, config string, o *daemon.Options) (err error) {
+	if o.ConfigPath, err = configPath(cmd, config); err != nil {
+		return err
+	}
+	if o.StateDir, err = daemon.StateDir(os.Getenv); err != nil {
+		return fail(ipc.ExitUsage, "", "%v", err)
+	}
+	keys, err := daemon.KeyDir(os.Getenv)
+	if err != nil {
+		return fail(ipc.ExitUsage, "", "%v", err)
+	}
 	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
-	key := store.NewKey(daemon.KeyDir(os.Getenv), credentials)
-	return daemon.Stores{
-		Keyring: store.NewKeyring(), File: store.NewFile(daemon.StateDir(os.Getenv), key), Memory: store.NewMemory(),
+	o.Stores = daemon.Stores{
+		Keyring: store.NewKeyring(), File: store.NewFile(o.StateDir, store.NewKey(keys, credentials)), Memory: store.NewMemory(),
 		Credentials: credentials,
 	}
+	return nil
 }
 
 // serve runs d until SIGTERM or SIGINT; SIGHUP reloads.
