@@ -66,7 +66,7 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 			return ipc.Adopted{}, problem
 		}
 		answer := adopted(facts, endpoints)
-		answer.Pending = litter(facts, time.Now())
+		answer.Pending = litter(facts, endpoints.Keys, time.Now())
 		return answer, nil
 	case a.Note:
 		return d.note(p, a, facts, endpoints)
@@ -84,6 +84,7 @@ func (d *Daemon) proposal(p *profile, a ipc.Adopt) (store.Profile, accounts.Endp
 	if facts.ID == "" {
 		facts.ID = store.NewID()
 	}
+	facts.Pending = located(facts.Pending, facts.KeysURL)
 	recorded := accounts.Endpoints{Login: facts.LoginURL, Token: facts.TokenURL, Keys: facts.KeysURL, Nodes: facts.NodesURL}
 	asked := accounts.Endpoints{Login: a.LoginURL, Token: a.TokenURL, Keys: a.KeysURL, Nodes: a.NodesURL}
 	switch {
@@ -128,11 +129,12 @@ func (d *Daemon) proposal(p *profile, a ipc.Adopt) (store.Profile, accounts.Endp
 // may be of a login that is just about to use them.
 const pendingAge = 2 * time.Minute
 
-// litter are the client keys that a login may delete.
-func litter(f store.Profile, now time.Time) []string {
+// litter are the client keys that a login at keysURL may delete. Another
+// endpoint knows nothing of them: its 404 would strike them off the list.
+func litter(f store.Profile, keysURL string, now time.Time) []string {
 	var ids []string
 	for _, k := range f.Pending {
-		if now.Sub(k.Since) > pendingAge && k.ClientID != f.ClientID {
+		if k.KeysURL == keysURL && now.Sub(k.Since) > pendingAge && k.ClientID != f.ClientID {
 			ids = append(ids, k.ClientID)
 		}
 	}
@@ -148,11 +150,25 @@ func (d *Daemon) note(p *profile, a ipc.Adopt, proposed store.Profile, e account
 		facts.Store = "" // nothing is adopted yet
 	}
 	facts.Pending = without(facts.Pending, append(a.Deleted, a.ClientID)...)
-	facts.Pending = append(facts.Pending, store.PendingKey{ClientID: a.ClientID, Since: time.Now().UTC().Truncate(time.Second)})
+	facts.Pending = append(facts.Pending, store.PendingKey{
+		ClientID: a.ClientID, KeysURL: e.Keys, Since: time.Now().UTC().Truncate(time.Second),
+	})
 	if err := d.records.Put(facts); err != nil {
 		return ipc.Adopted{}, &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
 	return adopted(facts, e), nil
+}
+
+// located is a copy of keys in which those that do not say where they were made
+// belong to keysURL: that of their profile, before it changes.
+func located(keys []store.PendingKey, keysURL string) []store.PendingKey {
+	keys = slices.Clone(keys)
+	for i := range keys {
+		if keys[i].KeysURL == "" {
+			keys[i].KeysURL = keysURL
+		}
+	}
+	return keys
 }
 
 // without is a copy of keys that lacks ids.

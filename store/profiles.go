@@ -46,6 +46,9 @@ type Profile struct {
 type PendingKey struct {
 	ClientID string    `json:"client_id"`
 	Since    time.Time `json:"since"`
+	// KeysURL is where they were made and nobody else knows them. It is empty in
+	// a file of before it was recorded.
+	KeysURL string `json:"keys_url,omitempty"`
 }
 
 // ErrInUse says that another daemon holds the state directory: two would spend

@@ -1,0 +1,48 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"bloq-agent/accounts/sandbox"
+)
+
+// age makes every pending pair of client keys an old one, while no daemon runs.
+func (w *world) age() {
+	w.t.Helper()
+	aged := regexp.MustCompile(`"since": "[^"]*"`).ReplaceAllString(w.state(), `"since": "2026-01-01T00:00:00Z"`)
+	if err := os.WriteFile(filepath.Join(w.dir, "state", "bloq-agent", "profiles.json"), []byte(aged), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// What a failed login left at one endpoint is no business of another: its "not
+// found" must not strike it off the list.
+func TestClientKeysAreDeletedWhereTheyWereMade(t *testing.T) {
+	w, other := newWorld(t, sandbox.Config{}), newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.fault(sandbox.Fault{Route: "POST /auth/token", Grant: "clientCredentials", Times: 1, Kind: "status", Status: 503})
+	r := w.run(w.pass, "bloq-agent", "login", "--accounts-url", w.url, "--user", w.user, "--password-stdin")
+	w.wants(r, 5, "a later login deletes them", "bloq-agent login")
+	id := strings.Fields(r.stderr[strings.Index(r.stderr, "client keys ")+len("client keys "):])[0]
+	w.stop()
+	w.age()
+	w.start("--store", "memory")
+	w.must(other.pass, "bloq-agent", "login", "--accounts-url", other.url, "--user", other.user, "--password-stdin")
+	if n := other.api.Load().Stats().Routes["DELETE /users/me/client-keys/{id}"]; n != 0 {
+		t.Error("another endpoint was asked to delete them")
+	}
+	if !strings.Contains(w.state(), id) {
+		t.Fatalf("nobody knows of %s any more:\n%s", id, w.state())
+	}
+	w.login()
+	if strings.Contains(w.state(), id) {
+		t.Errorf("%s were not deleted by a login where they were made", id)
+	}
+	if n := w.api.Load().Stats().Routes["DELETE /users/me/client-keys/{id}"]; n != 1 {
+		t.Errorf("deleted %d times", n)
+	}
+}
