@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +18,27 @@ func (w *world) age() {
 	if err := os.WriteFile(filepath.Join(w.dir, "state", "bloq-agent", "profiles.json"), []byte(aged), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// A login that the daemon has taken over is none that left something behind,
+// whatever becomes of the line that says so.
+func TestALoginWhoseWordsAreLost(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("this system has no /dev/full")
+	}
+	defer func() { _ = full.Close() }()
+	cmd := w.command("bloq-agent", "login", "--accounts-url", w.url, "--user", w.user, "--password-stdin")
+	var errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(w.pass), full, &errs
+	_ = cmd.Run() // its exit code is looked at
+	w.wants(result{code: cmd.ProcessState.ExitCode(), stderr: errs.String()}, 1, "no space left on device", "")
+	if strings.Contains(errs.String(), "client keys") {
+		t.Errorf("%s", errs.String())
+	}
+	w.must("", "bloq-token")
 }
 
 // What a failed login left at one endpoint is no business of another: its "not

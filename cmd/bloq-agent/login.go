@@ -159,38 +159,39 @@ func (a *attempt) login(ctx context.Context, user string, password []byte) error
 	if err != nil {
 		return endpointError(err)
 	}
-	// From here on a failure must name the client keys: Bloq keeps them for
-	// ever, and their secret is lost with us.
-	if err := a.finish(ctx, account, key); err != nil {
+	// From here until the daemon has the login a failure must name the client
+	// keys: Bloq keeps them for ever, and their secret is lost with us.
+	done, err := a.finish(ctx, account, key)
+	if err != nil {
 		return leftBehind(err, key.ID, a.adopt.Profile)
 	}
-	return nil
+	return loggedIn(done)
 }
 
-func (a *attempt) finish(ctx context.Context, account accounts.Grant, key accounts.Key) error {
+// finish buys a refresh token with the client keys and hands it over.
+func (a *attempt) finish(ctx context.Context, account accounts.Grant, key accounts.Key) (ipc.Adopted, error) {
 	a.adopt.ClientID = key.ID
 	note := a.adopt
 	note.Note = true
 	if err := a.link.post(ipc.RouteAdopt, note, new(ipc.Adopted)); err != nil {
-		return err
+		return ipc.Adopted{}, err
 	}
 	grant, err := a.client.ClientCredentials(ctx, key.ID, key.Secret)
 	if err != nil {
-		return endpointError(err)
+		return ipc.Adopted{}, endpointError(err)
 	}
 	a.adopt.AccountToken = ipc.Text(account.AccessToken)
-	done, err := a.handOver(grant, key.Secret)
-	if err != nil {
-		return err
-	}
-	if err := printf("logged in as profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt)); err != nil {
-		return err
-	}
+	return a.handOver(grant, key.Secret)
+}
+
+// loggedIn tells of a login that the daemon has, whether stdout takes it or not.
+func loggedIn(done ipc.Adopted) error {
+	err := printf("logged in as profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt))
 	if id := done.PreviousClientID; id != "" {
 		complain("client keys %s of the login before still exist", id)
 		complain("hint: bloq-agent keys delete %s --profile %s", id, done.Profile)
 	}
-	return nil
+	return err
 }
 
 // handOver gives what the client keys bought to the daemon.
