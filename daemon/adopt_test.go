@@ -26,3 +26,11 @@ func TestLitterIsOfOneEndpoint(t *testing.T) {
 		}
 	}
 }
+
+func TestTheWayOutOfAKeyringNamesTheProfile(t *testing.T) {
+	p := &profile{name: "work"}
+	problem, _ := p.storeProblem(&store.Unavailable{Store: "keyring", Reason: "no D-Bus session", Hint: store.HintFile})
+	if problem.Hint != "bloq-agent login --store file --profile work" {
+		t.Error(problem.Hint)
+	}
+}

@@ -342,7 +342,11 @@ func (p *profile) storeProblem(err error) (*ipc.Problem, time.Time) {
 		if unavailable.Locked {
 			code = ipc.CodeLocked
 		}
-		return &ipc.Problem{Code: code, Detail: p.name + ": " + err.Error(), Hint: unavailable.Hint}, now
+		hint := unavailable.Hint
+		if hint == store.HintFile {
+			hint += " --profile " + p.name
+		}
+		return &ipc.Problem{Code: code, Detail: p.name + ": " + err.Error(), Hint: hint}, now
 	}
 	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: p.name + ": " + err.Error(), Hint: "bloq-agent status"}, now
 }

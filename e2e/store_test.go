@@ -38,7 +38,11 @@ func TestAServerWithoutDBus(t *testing.T) {
 	if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", os.Getuid())); err == nil {
 		t.Skip("this machine has a session bus")
 	}
-	w.wants(r, 5, "waiting for the keyring (no D-Bus session)", "bloq-agent login --store file")
+	w.wants(r, 5, "waiting for the keyring (no D-Bus session)", "hint: bloq-agent "+strings.Join(args, " ")+" --store file\n")
+	r = w.run(w.pass, "bloq-agent", append(args, "--store", "keyring", "-p", "a", "--store=keyring")...)
+	w.wants(r, 5, "a: waiting for the keyring", "hint: bloq-agent "+strings.Join(args, " ")+" -p a --store file\n")
+	r = w.run("x", "bloq-agent", "add", "--nodes-url="+w.url, "--accounts-url", w.url, "--refresh-token-stdin")
+	w.wants(r, 5, "waiting for the keyring", "hint: bloq-agent add --nodes-url="+w.url+" --accounts-url "+w.url+" --refresh-token-stdin --store file\n")
 	w.must(w.pass, "bloq-agent", append(args, "--store", "file")...)
 	w.must("", "bloq-agent", "refresh")
 	for range 2 {

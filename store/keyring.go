@@ -15,6 +15,10 @@ const (
 	keyringTimeout = 5 * time.Second
 )
 
+// HintFile is the way out where there will never be a keyring. It names no
+// profile: a Store knows none.
+const HintFile = "bloq-agent login --store file"
+
 // Reasons for which a keyring cannot be had. They are words of the status.
 const (
 	reasonNoBus     = "no D-Bus session"
@@ -139,7 +143,7 @@ func unavailable(reason string, err error) error {
 		u.Locked = true
 		u.Hint = "unlock the keyring in your desktop session, then: bloq-agent unlock"
 	case reasonNoBus, reasonNoService, reasonNone:
-		u.Hint = "bloq-agent login --store file"
+		u.Hint = HintFile
 	default:
 		u.Hint = "bloq-agent status"
 	}

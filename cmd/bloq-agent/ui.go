@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"bloq-agent/ipc"
+	"bloq-agent/store"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -39,11 +40,45 @@ func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []strin
 	return func(cmd *cobra.Command, args []string) error {
 		err := f(cmd, args)
 		var known *failure
-		if err == nil || errors.As(err, &known) {
-			return err
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &known):
+			return &failure{code: ipc.ExitInternal, text: err.Error()}
+		case strings.HasPrefix(known.hint, store.HintFile) && cmd.Flags().Lookup("store") != nil:
+			return &failure{known.code, known.text, retyped(os.Args[1:], "file")}
 		}
-		return &failure{code: ipc.ExitInternal, text: err.Error()}
+		return err
 	}
+}
+
+// retyped is the command that the person typed, args, with another store.
+// Secrets are never in an argument, so it may be shown.
+func retyped(args []string, store string) string {
+	text := "bloq-agent"
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "--store":
+			i++ // its value
+		case strings.HasPrefix(args[i], "--store="):
+		default:
+			text += " " + shellWord(args[i])
+		}
+	}
+	return text + " --store " + store
+}
+
+// shellWord is s as a shell must see it to take it for one word.
+func shellWord(s string) string {
+	for _, c := range s {
+		if !strings.ContainsRune("-_./:@%+,=", c) && !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') {
+			return shellQuote(s)
+		}
+	}
+	if s == "" {
+		return "''"
+	}
+	return s
 }
 
 func report(err error, root *cobra.Command) int {
