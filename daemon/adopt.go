@@ -25,6 +25,7 @@ func (d *Daemon) handleAdopt(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, problem := d.adopt(context.WithoutCancel(r.Context()), a)
+	tellProfile(w, answer.Profile)
 	if problem != nil {
 		fail(w, problem)
 		return
@@ -345,7 +346,7 @@ func (d *Daemon) handleForget(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest(err.Error()))
 		return
 	}
-	p, problem := d.resolve(body.Profile)
+	p, problem := d.asks(w, body.Profile)
 	if problem == nil {
 		problem = d.forget(context.WithoutCancel(r.Context()), p)
 	}

@@ -3,11 +3,21 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 
 	"bloq-agent/ipc"
 )
+
+// asks is resolve for the request that w answers.
+func (d *Daemon) asks(w http.ResponseWriter, name string) (*profile, *ipc.Problem) {
+	p, problem := d.resolve(name)
+	if problem == nil {
+		tellProfile(w, p.name)
+	}
+	return p, problem
+}
 
 // resolve finds the profile that a request means: the named one, else the only
 // one there is, else "default".

@@ -34,7 +34,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest("there is no "+r.Method+" "+r.URL.Path))
 	})
-	return mux
+	return d.logged(mux)
 }
 
 // query is what a request for a token may say.
@@ -72,8 +72,8 @@ func parseQuery(r *http.Request) (query, *ipc.Problem) {
 }
 
 // answerToken finds the token that r asks for.
-func (d *Daemon) answerToken(r *http.Request, q query) (dialect.Token, *ipc.Problem) {
-	p, problem := d.resolve(q.profile)
+func (d *Daemon) answerToken(w http.ResponseWriter, r *http.Request, q query) (dialect.Token, *ipc.Problem) {
+	p, problem := d.asks(w, q.profile)
 	if problem != nil {
 		return dialect.Token{}, problem
 	}
@@ -110,7 +110,7 @@ func (d *Daemon) asked(w http.ResponseWriter, r *http.Request) (dialect.Token, b
 		fail(w, problem)
 		return dialect.Token{}, false
 	}
-	t, problem := d.answerToken(r, q)
+	t, problem := d.answerToken(w, r, q)
 	if problem != nil {
 		fail(w, problem)
 		return dialect.Token{}, false
@@ -155,9 +155,10 @@ func (d *Daemon) handleDialect(w http.ResponseWriter, r *http.Request) {
 	q, problem := parseQuery(r)
 	var t dialect.Token
 	if problem == nil {
-		t, problem = d.answerToken(r, q)
+		t, problem = d.answerToken(w, r, q)
 	}
 	abortIfStopping(problem)
+	tellCode(w, problem)
 	defer clear(t.Value)
 	a := render(call, t, problem)
 	defer clear(a.Stdout)
@@ -172,7 +173,7 @@ func (d *Daemon) handleRefresh(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest(err.Error()))
 		return
 	}
-	p, problem := d.resolve(body.Profile)
+	p, problem := d.asks(w, body.Profile)
 	if problem != nil {
 		fail(w, problem)
 		return
@@ -221,6 +222,7 @@ func badRequest(detail string) *ipc.Problem {
 
 func fail(w http.ResponseWriter, p *ipc.Problem) {
 	abortIfStopping(p)
+	tellCode(w, p)
 	server.Problem(w, *p)
 }
 

@@ -28,7 +28,7 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	names := d.names()
 	if name := r.URL.Query().Get("profile"); name != "" {
-		p, problem := d.resolve(name)
+		p, problem := d.asks(w, name)
 		if problem != nil {
 			fail(w, problem)
 			return

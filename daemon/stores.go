@@ -61,7 +61,7 @@ func (d *Daemon) handleStore(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest(err.Error()))
 		return
 	}
-	p, problem := d.resolve(body.Profile)
+	p, problem := d.asks(w, body.Profile)
 	if problem == nil {
 		problem = d.move(context.WithoutCancel(r.Context()), p, body.To)
 	}
