@@ -34,6 +34,8 @@ const (
 	maxToken    = 64 << 10
 )
 
+var dialer = net.Dialer{Timeout: dialTimeout}
+
 // Options are what a Client may be given. The zero value will do.
 type Options struct {
 	UserAgent string
@@ -57,7 +59,7 @@ func New(e Endpoints, o Options) (*Client, error) {
 	}
 	dial := o.DialContext
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
+		dial = dialer.DialContext
 	}
 	return &Client{endpoints: e, userAgent: o.UserAgent, http: http.Client{
 		// A redirect would replay a POST with the refresh token to whatever

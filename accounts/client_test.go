@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -350,10 +351,48 @@ func TestASilentEndpointIsGivenUpAfter20Seconds(t *testing.T) {
 		if !errors.As(err, &e) || e.Class != Transient || err.Error() != "refresh: no answer in time" {
 			t.Errorf("%v", err)
 		}
-		if d := time.Since(start); d != callTimeout {
+		if d := time.Since(start); d != 20*time.Second {
 			t.Errorf("after %v", d)
 		}
 	})
+}
+
+func TestATLSHandshakeIsGivenUpAfter5Seconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(FromAccountsURL("https://127.0.0.1:1"), Options{
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() { _, _ = io.Copy(io.Discard, theirs) }()
+				return ours, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		var e *Error
+		if _, err = c.Refresh(t.Context(), []byte("re")); !errors.As(err, &e) || e.Class != Transient {
+			t.Errorf("%v", err)
+		}
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("after %v", d)
+		}
+	})
+}
+
+// Without a network of its own a client dials for 5 s. No test can wait for
+// that in virtual time, so this looks at the parts.
+func TestADialIsGivenUpAfter5Seconds(t *testing.T) {
+	if dialer.Timeout != 5*time.Second {
+		t.Errorf("dials for %v", dialer.Timeout)
+	}
+	c := newTestClient(t, "http://127.0.0.1:1")
+	refuse := errors.New("seen")
+	defer func(old net.Dialer) { dialer = old }(dialer)
+	dialer.Control = func(string, string, syscall.RawConn) error { return refuse }
+	if _, err := c.Refresh(t.Context(), []byte("re")); !errors.Is(err, refuse) {
+		t.Errorf("the client has a dialer of its own: %v", err)
+	}
 }
 
 func TestTextsForPeople(t *testing.T) {
