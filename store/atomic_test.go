@@ -4,11 +4,22 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"bloq-agent/store"
 )
+
+// The order is what makes a write durable: the content is on the disk before
+// the name points to it, and the name before the caller hears of it.
+func TestTheStepsOfADurableWrite(t *testing.T) {
+	steps := store.WatchDisk(t)
+	do(t, store.WriteFile(filepath.Join(t.TempDir(), "file"), []byte("x")))
+	if got := strings.Join(*steps, ", "); got != "write, sync, close, rename, directory sync" {
+		t.Error(got)
+	}
+}
 
 // A disk that fails at any step of a save leaves the old content or the new,
 // nothing beside it, and the next save works.
