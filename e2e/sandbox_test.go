@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,7 +93,7 @@ func TestBadInputOfTheSandbox(t *testing.T) {
 			t.Errorf("%q: %v\n%s", tt.args, err, text)
 		}
 	}
-	for _, args := range [][]string{{}, {"help"}, {"serve", "--help"}} {
+	for _, args := range [][]string{{}, {"help"}, {"serve", "--help"}, {"demo", "--help"}, {"demo", "-h"}} {
 		out, err := exec.Command(filepath.Join(bin, "bloq-sandbox"), args...).Output()
 		if err != nil || !strings.Contains(strings.ToLower(string(out)), "usage") {
 			t.Errorf("%q: %v\n%s", args, err, out)
@@ -149,10 +148,7 @@ func TestALoginThatFailsHalfWayLeavesATrace(t *testing.T) {
 	}
 	w.must("", "bloq-agent", "keys", "delete", w.status().ClientID)
 	w.stop()
-	aged := regexp.MustCompile(`"since": "[^"]*"`).ReplaceAllString(w.state(), `"since": "2026-01-01T00:00:00Z"`)
-	if err := os.WriteFile(w.dir+"/state/bloq-agent/profiles.json", []byte(aged), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.age()
 	w.start("--store", "memory")
 	if r := w.must(w.pass, "bloq-agent", args...); !strings.Contains(r.stderr, "deleted client keys "+id) {
 		t.Errorf("%+v", r)

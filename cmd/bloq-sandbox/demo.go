@@ -15,12 +15,23 @@ import (
 // demoTTL is how long an access token lives in the demo instead of an hour.
 const demoTTL = 6 * time.Second
 
+const demoUsage = `usage: bloq-sandbox demo
+
+Show the agent at work: sandbox, daemon and helper as real processes, on
+loopback, in a temporary directory, in 20 seconds. bloq-agent and bloq-token
+must lie beside bloq-sandbox. It exits with 0 if every step held.
+`
+
 // demo is a transcript that is made while you read: sandbox, daemon and helper
 // as real processes, on loopback, in a directory that is removed at the end.
 // It fails at the first step that does not hold.
 func demo(args []string) (err error) {
+	if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
+		_, err := io.WriteString(os.Stdout, demoUsage)
+		return err
+	}
 	if len(args) > 0 {
-		return &usageError{fmt.Sprintf("demo takes no argument %q", args[0]), ""}
+		return &usageError{fmt.Sprintf("demo takes no argument %q", args[0]), "bloq-sandbox demo --help"}
 	}
 	s, err := newStage()
 	if err != nil {
