@@ -255,7 +255,11 @@ func (d *Daemon) reload() {
 	old := d.config.Load()
 	if err != nil {
 		d.config.Store(&configState{Config: old.Config, loaded: old.loaded, err: err})
-		d.log.Error().Err(err).Msg("configuration not taken; keeping the one before")
+		next := "keeping the one before"
+		if old.loaded.IsZero() {
+			next = "there is none before it, so nothing is served until it is mended"
+		}
+		d.log.Error().Err(err).Msg("configuration not taken; " + next)
 		return
 	}
 	d.config.Store(&configState{Config: c, loaded: time.Now()})

@@ -181,6 +181,9 @@ func TestConfigurationMistakes(t *testing.T) {
 	// The daemon runs all the same, and says so to whoever asks.
 	w.start("--store", "memory")
 	w.wants(w.run("", "bloq-token"), 5, config+":1: log_level", "bloq-agent config check")
+	if w.log.contains(0, "keeping the one before") || !w.log.contains(0, "nothing is served until it is mended") {
+		t.Errorf("what holds now?\n%s", w.log.String())
+	}
 	events := w.events()
 	if err := os.WriteFile(config, []byte("log_level = \"debug\"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -201,6 +204,9 @@ func TestConfigurationMistakes(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("status does not show the broken file")
 		}
+	}
+	if !w.log.contains(0, "keeping the one before") {
+		t.Errorf("what holds now?\n%s", w.log.String())
 	}
 	if got := w.must("", "bloq-token").stdout; got != token {
 		t.Error("a broken file changed the token")

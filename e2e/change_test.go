@@ -134,8 +134,12 @@ func TestAConfigurationThatIsNamedMustBeThere(t *testing.T) {
 	for _, args := range [][]string{{"config", "check"}, {"serve"}} {
 		w.wants(w.run("", "bloq-agent", append(args, "--config", w.dir+"/typo.toml")...), 2, "typo.toml: no such file", "bloq-agent config path")
 	}
-	if r := w.must("", "bloq-agent", "config", "check"); !strings.Contains(r.stdout, ": ok") {
+	if r := w.must("", "bloq-agent", "config", "check"); !strings.HasSuffix(r.stdout, "config.toml: not there; the defaults hold\n") {
 		t.Errorf("%+v", r)
+	}
+	w.configure("")
+	if r := w.must("", "bloq-agent", "config", "check"); !strings.HasSuffix(r.stdout, "config.toml: ok\n") {
+		t.Errorf("an empty file: %+v", r)
 	}
 }
 

@@ -187,8 +187,12 @@ func configCommand() *cobra.Command {
 				if err := mustExist(cmd, path); err != nil {
 					return err
 				}
-				if _, _, err := daemon.LoadConfig(path); err != nil {
+				_, data, err := daemon.LoadConfig(path)
+				switch {
+				case err != nil:
 					return fail(ipc.ExitUnavailable, "", "%v", err)
+				case data == nil:
+					return printf("%s: not there; the defaults hold\n", path)
 				}
 				return printf("%s: ok\n", path)
 			}),
