@@ -19,7 +19,7 @@ import (
 func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 	config := d.config.Load()
 	s := ipc.Status{
-		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(),
+		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(), Locked: d.locked.Load(),
 		Config:   ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
 		Profiles: []ipc.ProfileStatus{},
 	}

@@ -24,6 +24,31 @@ func (w *world) status() ipc.ProfileStatus {
 	return s.Profiles[0]
 }
 
+// Each hint stands beside its profile; stderr keeps to one error and one hint.
+func TestStatusOfSeveralBrokenProfiles(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login("-p", "a")
+	w.login("-p", "b")
+	w.fault(sandbox.Fault{Route: "POST /auth/token", Kind: "status", Status: 400, Body: `{"error":"invalid_grant"}`})
+	w.wants(w.run("", "bloq-agent", "refresh", "-p", "b"), 3, "b: needs login", "bloq-agent login --profile b")
+	r := w.run("", "bloq-agent", "status")
+	if strings.Contains(r.stdout, "hint") {
+		t.Errorf("one hint belongs on stderr:\n%s", r.stdout)
+	}
+	r.stdout = ""
+	w.wants(r, 3, "b: needs login", "bloq-agent login --profile b")
+	w.wants(w.run("", "bloq-agent", "refresh", "-p", "a"), 3, "a: needs login", "bloq-agent login --profile a")
+	r = w.run("", "bloq-agent", "status")
+	for _, line := range []string{"a: hint: bloq-agent login --profile a\n", "b: hint: bloq-agent login --profile b\n"} {
+		if !strings.Contains(r.stdout, line) {
+			t.Errorf("no line %q in\n%s", line, r.stdout)
+		}
+	}
+	r.stdout = ""
+	w.wants(r, 3, "a: needs login", "bloq-agent login --profile a")
+}
+
 // Two loops on one profile would spend two refresh tokens.
 func TestALoginThatIsReplacedStopsExchanging(t *testing.T) {
 	w := newWorld(t, sandbox.Config{AccessTTL: 2 * time.Second})

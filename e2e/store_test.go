@@ -89,8 +89,15 @@ func TestLockAndUnlock(t *testing.T) {
 	locked := func(when string) {
 		t.Helper()
 		w.wants(w.run("", "bloq-token"), 3, "default: locked", "bloq-agent unlock")
-		if r := w.run("", "bloq-agent", "status"); r.code != 3 || !strings.Contains(r.stdout, "locked") {
+		r := w.run("", "bloq-agent", "status")
+		if !strings.Contains(r.stdout, "\nlocked: nobody gets a token until it is unlocked\n") || strings.Contains(r.stdout, "hint") {
 			t.Errorf("%s: status %+v", when, r)
+		}
+		r.stdout = ""
+		w.wants(r, 3, "locked", "bloq-agent unlock")
+		var s ipc.Status
+		if err := json.Unmarshal([]byte(w.run("", "bloq-agent", "status", "--json").stdout), &s); err != nil || !s.Locked {
+			t.Errorf("%s: status --json: %+v, %v", when, s, err)
 		}
 		w.wants(w.run(w.pass, "bloq-agent", "login", "--accounts-url", w.url, "--user", w.user, "--password-stdin"), 3, "locked", "bloq-agent unlock")
 	}
@@ -104,6 +111,9 @@ func TestLockAndUnlock(t *testing.T) {
 	}
 	w.must("", "bloq-agent", "unlock")
 	w.must("", "bloq-token")
+	if r := w.must("", "bloq-agent", "status"); strings.Contains(r.stdout, "locked") || r.stderr != "" {
+		t.Errorf("after unlock: %+v", r)
+	}
 	w.must("", "bloq-agent", "unlock") // again: no harm
 	w.must("", "bloq-agent", "lock")
 	w.must("", "bloq-agent", "unlock")

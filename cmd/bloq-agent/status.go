@@ -35,10 +35,15 @@ a keyring to unlock.`,
 			if err := l.get(ipc.RouteStatus, only(profile), &s); err != nil {
 				return err
 			}
-			if err := show(s, asJSON); err != nil {
+			hints := hintsOf(s)
+			if err := show(s, asJSON, hints); err != nil {
 				return err
 			}
-			return needsPerson(s)
+			if err := needsPerson(s); err != nil || len(hints) != 1 || asJSON {
+				return err
+			}
+			complain("hint: %s", hints[0].text) // nobody must act, and it helps
+			return nil
 		}),
 	}
 	cmd.Flags().StringVarP(&profile, "profile", "p", "", "only this profile")
@@ -47,7 +52,32 @@ a keyring to unlock.`,
 	return cmd
 }
 
-func show(s ipc.Status, asJSON bool) error {
+// A hint is a command that mends something.
+type hint struct{ what, text string }
+
+// hintsOf are what can be typed about s, each once. To look at the status is
+// what the person has just done.
+func hintsOf(s ipc.Status) []hint {
+	var list []hint
+	if s.Locked {
+		list = append(list, hint{"agent", unlockHint})
+	}
+	if s.Config.Error != "" {
+		list = append(list, hint{"configuration", "bloq-agent config check"})
+	}
+	for _, p := range s.Profiles {
+		if p.LastError != "" && p.Hint != "" && p.Hint != "bloq-agent status" && !(s.Locked && p.Hint == unlockHint) {
+			list = append(list, hint{p.Profile, p.Hint})
+		}
+	}
+	return list
+}
+
+const unlockHint = "bloq-agent unlock"
+
+// show prints s. Of one hint the caller speaks; several stand beside what they
+// mend, because stderr has room for one.
+func show(s ipc.Status, asJSON bool, hints []hint) error {
 	if asJSON {
 		b, err := json.MarshalIndent(s, "", "  ")
 		if err != nil {
@@ -62,15 +92,27 @@ func show(s ipc.Status, asJSON bool) error {
 		for _, line := range strings.Split(s.Config.Error, "\n") {
 			complain("error: configuration not taken: %s", line)
 		}
-		complain("hint: bloq-agent config check")
 	}
-	if len(s.Profiles) == 0 {
-		return printf("no profile yet; bloq-agent login\n")
+	if s.Locked {
+		if err := printf("locked: nobody gets a token until it is unlocked\n"); err != nil {
+			return err
+		}
 	}
-	return table(s.Profiles)
+	if err := table(s.Profiles); err != nil || len(hints) < 2 {
+		return err
+	}
+	for _, h := range hints {
+		if err := printf("%s: hint: %s\n", h.what, h.text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func table(profiles []ipc.ProfileStatus) error {
+	if len(profiles) == 0 {
+		return printf("no profile yet; bloq-agent login\n")
+	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "PROFILE\tSTATE\tTOKEN GOOD FOR\tNEXT REFRESH\tLOGIN ENDS\tSTORE\tENDPOINT")
 	for _, p := range profiles {
@@ -91,9 +133,6 @@ func table(profiles []ipc.ProfileStatus) error {
 		if err := printf("%s: %s\n", p.Profile, strings.TrimPrefix(p.LastError, p.Profile+": ")); err != nil {
 			return err
 		}
-		if p.Hint != "" {
-			complain("hint: %s", p.Hint)
-		}
 	}
 	return nil
 }
@@ -110,11 +149,14 @@ func skewLine(p ipc.ProfileStatus) string {
 	return ""
 }
 
-// needsPerson makes the exit code 3, without another word: the table says it.
+// needsPerson makes the exit code 3, with the hint for the first who needs one.
 func needsPerson(s ipc.Status) error {
+	if s.Locked {
+		return fail(ipc.ExitPerson, unlockHint, "locked")
+	}
 	for _, p := range s.Profiles {
 		if p.State == ipc.StateNeedsLogin || p.State == ipc.StateLocked {
-			return fail(ipc.ExitPerson, "", "%s: %s", p.Profile, p.State)
+			return fail(ipc.ExitPerson, p.Hint, "%s: %s", p.Profile, p.State)
 		}
 	}
 	return nil
