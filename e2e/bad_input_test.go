@@ -91,7 +91,7 @@ func TestBadInput(t *testing.T) {
 		"flag after form":  {[]string{"header", "--profile=work"}, 2, "flags come before it", "bloq-token --help"},
 		"bad profile":      {[]string{"-p", "../x"}, 2, "no profile can be called", "bloq-token --help"},
 		"unknown profile":  {[]string{"-p", "wrok"}, 2, `no such profile "wrok"`, `did you mean "work"?`},
-		"no daemon":        {[]string{"--socket", w.dir + "/none"}, 4, "connect " + w.dir + "/none: no such file", "bloq-agent serve"},
+		"no daemon":        {[]string{"--socket", w.dir + "/none"}, 4, "connect " + w.dir + "/none: no such file", "bloq-agent serve --socket " + w.dir + "/none\n"},
 		"path too long":    {[]string{"--socket", "/" + strings.Repeat("x", 107)}, 2, "longer than 107 bytes", ""},
 	} {
 		t.Run("bloq-token "+name, func(t *testing.T) {
@@ -122,7 +122,9 @@ func (w *world) state() string {
 func TestNoDaemon(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
 	for _, args := range [][]string{{"status"}, {"refresh"}, {"logout"}, {"keys", "list"}, {"status", "--watch"}, {"login", "--user", "x", "--password-stdin"}} {
-		w.wants(w.run("x\n", "bloq-agent", args...), 4, "connect "+w.socket(), "bloq-agent serve")
+		w.wants(w.run("x\n", "bloq-agent", args...), 4, "connect "+w.socket(), "bloq-agent serve\n")
+		elsewhere := w.dir + "/a place"
+		w.wants(w.run("x\n", "bloq-agent", append(args, "--socket", elsewhere)...), 4, "connect "+elsewhere, "bloq-agent serve --socket '"+elsewhere+"'\n")
 	}
 	// Nothing was created at the endpoint before the daemon was asked.
 	if n := len(w.api.Load().Stats().Routes); n != 0 {

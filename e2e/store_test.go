@@ -324,7 +324,7 @@ func TestImportBCL(t *testing.T) {
 	if r := w.run("", "bloq-token"); r.code != 3 {
 		t.Errorf("a dry run did something: %+v", r)
 	}
-	if r := w.must("", "bloq-agent", "import", "bcl"); !strings.Contains(r.stderr, "hint: shred -u '"+path+"'") {
+	if r := w.must("", "bloq-agent", "import", "bcl"); !strings.Contains(r.stderr, "hint: shred -u "+path+"\n") {
 		t.Errorf("%+v", r)
 	}
 	token := strings.TrimSpace(w.must("", "bloq-token", "-p", "staging").stdout)

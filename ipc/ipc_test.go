@@ -146,3 +146,14 @@ func TestEveryCodeHasItsStatusAndExit(t *testing.T) {
 		}
 	}
 }
+
+func TestShellWord(t *testing.T) {
+	for s, want := range map[string]string{
+		"": "''", "a": "a", "/run/a-b_c.sock": "/run/a-b_c.sock", "a b": "'a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'", "ä": "'ä'", "~": "'~'",
+		"--user=a@b.example": "--user=a@b.example", "*": "'*'",
+	} {
+		if got := ShellWord(s); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

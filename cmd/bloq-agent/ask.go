@@ -17,7 +17,10 @@ import (
 const patience = 60 * time.Second
 
 // A link is the way to the daemon.
-type link struct{ socket string }
+type link struct {
+	socket string
+	flag   string // --socket as it was given, or ""
+}
 
 func dial(cmd *cobra.Command) (link, error) {
 	flag, err := cmd.Flags().GetString("socket")
@@ -28,7 +31,7 @@ func dial(cmd *cobra.Command) (link, error) {
 	if err != nil {
 		return link{}, fail(ipc.ExitUsage, "", "%s: %v", socket, err)
 	}
-	return link{socket}, nil
+	return link{socket, flag}, nil
 }
 
 // post sends body and reads the answer into answer. It is sent only once: an
@@ -51,7 +54,7 @@ func (l link) get(route string, query url.Values, answer any) error {
 func (l link) do(r client.Request, answer any) error {
 	a, err := client.Do(l.socket, r)
 	if err != nil {
-		return unanswered(err)
+		return l.unanswered(err)
 	}
 	if a.Status >= 400 {
 		return refused(a)
@@ -62,11 +65,11 @@ func (l link) do(r client.Request, answer any) error {
 	return nil
 }
 
-func unanswered(err error) error {
+func (l link) unanswered(err error) error {
 	var c *client.ConnectError
 	switch {
 	case errors.As(err, &c):
-		return fail(ipc.ExitNoDaemon, client.StartHint(), "%v", err)
+		return fail(ipc.ExitNoDaemon, client.StartHint(l.flag), "%v", err)
 	case errors.Is(err, client.ErrForeignServer):
 		return fail(ipc.ExitNoDaemon, "", "%v", err)
 	case errors.Is(err, client.ErrBadAnswer):

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -75,7 +74,7 @@ to remove the secrets from it is printed at the end.`,
 				return err
 			}
 			complain("%s still holds the secrets in clear", path)
-			complain("hint: shred -u %s", shellQuote(path))
+			complain("hint: shred -u %s", ipc.ShellWord(path))
 			return nil
 		}),
 	}
@@ -192,8 +191,4 @@ func takeOverBCL(cmd *cobra.Command, t *target, f bclFile) error {
 		return err
 	}
 	return added(done)
-}
-
-func shellQuote(s string) string {
-	return fmt.Sprintf("'%s'", strings.ReplaceAll(s, "'", `'\''`))
 }

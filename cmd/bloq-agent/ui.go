@@ -62,23 +62,10 @@ func retyped(args []string, store string) string {
 			i++ // its value
 		case strings.HasPrefix(args[i], "--store="):
 		default:
-			text += " " + shellWord(args[i])
+			text += " " + ipc.ShellWord(args[i])
 		}
 	}
 	return text + " --store " + store
-}
-
-// shellWord is s as a shell must see it to take it for one word.
-func shellWord(s string) string {
-	for _, c := range s {
-		if !strings.ContainsRune("-_./:@%+,=", c) && !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') {
-			return shellQuote(s)
-		}
-	}
-	if s == "" {
-		return "''"
-	}
-	return s
 }
 
 func report(err error, root *cobra.Command) int {

@@ -36,7 +36,7 @@ func watchEvents(ctx context.Context, l link, profile string, asJSON bool) error
 	if err != nil {
 		var sys syscall.Errno
 		if errors.As(err, &sys) {
-			return unanswered(&client.ConnectError{Path: l.socket, Err: sys})
+			return l.unanswered(&client.ConnectError{Path: l.socket, Err: sys})
 		}
 		return err
 	}
@@ -55,7 +55,7 @@ func watchEvents(ctx context.Context, l link, profile string, asJSON bool) error
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fail(ipc.ExitNoDaemon, client.StartHint(), "the daemon has ended the stream")
+	return fail(ipc.ExitNoDaemon, client.StartHint(l.flag), "the daemon has ended the stream")
 }
 
 func showEvent(data, profile string, asJSON bool) error {

@@ -39,7 +39,7 @@ func run(args []string) int {
 	}
 	answer, err := client.Do(socket, o.request)
 	if err != nil {
-		return failDo(err)
+		return failDo(err, o.socket)
 	}
 	return show(answer)
 }
@@ -68,11 +68,11 @@ func failStatus(a client.Answer, exit int) int {
 	return fail(exit, "daemon answered with status "+itoa(a.Status), "bloq-agent status")
 }
 
-func failDo(err error) int {
+func failDo(err error, socket string) int {
 	var c *client.ConnectError
 	switch {
 	case errors.As(err, &c):
-		return fail(ipc.ExitNoDaemon, err.Error(), client.StartHint())
+		return fail(ipc.ExitNoDaemon, err.Error(), client.StartHint(socket))
 	case err == client.ErrForeignServer:
 		return fail(ipc.ExitNoDaemon, err.Error(), "")
 	case err == client.ErrTimeout, err == client.ErrNoAnswer, err == client.ErrCutAnswer:

@@ -21,8 +21,11 @@ func Locate(flag string) (string, error) {
 }
 
 // StartHint is the command that starts a daemon on this machine: systemd's,
-// where it runs and the unit is installed.
-func StartHint() string {
+// where it runs and the unit is installed, unless flag names a socket.
+func StartHint(flag string) string {
+	if flag != "" {
+		return "bloq-agent serve --socket " + ipc.ShellWord(flag)
+	}
 	if !exists("/run/systemd/system") {
 		return "bloq-agent serve"
 	}
