@@ -61,10 +61,15 @@ func TestBadInput(t *testing.T) {
 		"bad profile name":     {w.pass, login("-p", "../x", "--password-stdin"), 2, "no profile can be called", ""},
 		"unknown profile":      {"", []string{"refresh", "-p", "wrok"}, 2, `no such profile "wrok"`, `did you mean "work"?`},
 		"far off profile":      {"", []string{"logout", "-p", "elsewhere"}, 2, `no such profile "elsewhere"`, "bloq-agent status"},
-		"unknown command":      {"", []string{"frob"}, 2, "frob", "bloq-agent --help"},
-		"unknown flag":         {"", []string{"status", "--frob"}, 2, "--frob", "bloq-agent --help"},
-		"leftover argument":    {"", []string{"status", "x"}, 2, "x", "bloq-agent --help"},
-		"unknown client keys":  {"", []string{"keys", "delete", "abc"}, 5, "404", ""},
+		"unknown command":      {"", []string{"frob"}, 2, `bloq-agent has no command "frob"`, "bloq-agent --help"},
+		"unknown subcommand":   {"", []string{"keys", "frob"}, 2, `bloq-agent keys has no command "frob"`, "bloq-agent keys --help"},
+		"help of nothing":      {"", []string{"help", "nonsense"}, 2, `there is no command "nonsense"`, "bloq-agent --help"},
+		"help of half nothing": {"", []string{"help", "keys", "nonsense"}, 2, `there is no command "keys nonsense"`, "bloq-agent --help"},
+		"unknown flag":         {"", []string{"status", "--frob"}, 2, "--frob", "bloq-agent status --help"},
+		"leftover argument":    {"", []string{"status", "x"}, 2, `bloq-agent status takes no argument "x"`, "bloq-agent status --help"},
+		"missing argument":     {"", []string{"keys", "delete"}, 2, "bloq-agent keys delete needs ID", "bloq-agent keys delete --help"},
+		"too many arguments":   {"", []string{"keys", "delete", "a", "b"}, 2, `takes one ID; "b" is too much`, "bloq-agent keys delete --help"},
+		"unknown client keys":  {"", []string{"keys", "delete", "abc"}, 2, `there are no client keys "abc"`, "bloq-agent keys list"},
 		"hostile client keys":  {"", []string{"keys", "delete", "../x"}, 2, "no client ID", ""},
 		"bad store of serve":   {"", []string{"serve", "--store", "cellar"}, 2, "keyring, file or memory", "bloq-agent serve --help"},
 		"bad level of serve":   {"", []string{"serve", "--log-level", "loud"}, 2, "loud", "bloq-agent serve --help"},
@@ -102,6 +107,11 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("bad input changed profiles.json:\n%s\n%s", before, after)
 	}
 	w.must("", "bloq-token", "-p", "work")
+	for _, args := range [][]string{{"help"}, {"help", "keys", "delete"}, {"keys", "delete", "--help"}, {"keys"}, {}} {
+		if r := w.must("", "bloq-agent", args...); !strings.Contains(r.stdout, "Usage:") || r.stderr != "" {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
 }
 
 // RS256 headers, a body, and a signature of nobody.

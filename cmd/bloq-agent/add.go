@@ -15,7 +15,7 @@ func addCommand() *cobra.Command {
 		Short: "take over client keys or a refresh token that you have",
 		Example: `  bloq-agent add --client-id ID --client-secret-stdin < secret
   bloq-agent add --refresh-token-stdin < token`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case secretStdin == refreshStdin:

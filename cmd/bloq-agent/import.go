@@ -38,7 +38,7 @@ type bclFile struct {
 
 func importCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "import", Short: "take over the login of another program", Args: cobra.NoArgs,
+		Use: "import", Short: "take over the login of another program", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(importBCLCommand())
@@ -54,7 +54,7 @@ func importBCLCommand() *cobra.Command {
 		Long: `Take over the refresh token, or else the client keys, that Bloq's own CLI (bcl)
 left in its configuration file. The file is read and not written; what to type
 to remove the secrets from it is printed at the end.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			path, err := bclPath(os.Getenv)
 			if err != nil {

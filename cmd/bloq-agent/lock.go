@@ -15,7 +15,7 @@ func lockCommand() *cobra.Command {
 		Short: "wipe every secret from the daemon's memory, until unlock",
 		Long: `Wipe every secret from the daemon's memory. Until "bloq-agent unlock" the helper
 gets exit status 3, over restarts too. Logins in the memory store are lost.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {
@@ -36,7 +36,7 @@ func unlockCommand() *cobra.Command {
 		Short: "undo lock, and open the file store's key if it has a passphrase",
 		Long: `Undo "bloq-agent lock", and open the file store's key if it is under a
 passphrase. A keyring is unlocked in your desktop session; this asks it again.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {
@@ -94,7 +94,7 @@ func withHint(err error, s ipc.Status) error {
 
 func storeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "store", Short: "move a login to another store, or protect the file store", Args: cobra.NoArgs,
+		Use: "store", Short: "move a login to another store, or protect the file store", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(moveCommand(), protectCommand())
@@ -108,7 +108,7 @@ func moveCommand() *cobra.Command {
 		Short: "move a login to another store: keyring or file",
 		Long: `Move a login to another store. The new copy is written and read back before the
 old one is dropped.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			if to == "" {
 				return fail(ipc.ExitUsage, "bloq-agent store move --to file", "--to is missing")
@@ -144,7 +144,7 @@ func protectCommand() *cobra.Command {
 		Short: "put the file store's key under a passphrase",
 		Long: `Put the file store's key under a passphrase. From then on the daemon needs
 "bloq-agent unlock" after each start.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {

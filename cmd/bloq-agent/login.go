@@ -117,7 +117,7 @@ func loginCommand() *cobra.Command {
 		Long: `Log in with the user ID or e-mail and the password of a Bloq account. The
 password is used once and stored nowhere. It buys client keys, which buy the
 refresh token that the daemon keeps.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			a, err := t.prepare(cmd)
 			if err != nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"strings"
 
 	"bloq-agent/ipc"
 
@@ -36,13 +37,17 @@ any program of yours that asks over a Unix socket. bloq-token is the program
 that asks.`,
 		SilenceErrors: true, // report prints them
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().String("socket", "", "the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return misused(cmd, "%s", firstLine(err.Error()))
+	})
+	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		serveCommand(), loginCommand(), addCommand(), statusCommand(), refreshCommand(), logoutCommand(),
 		keysCommand(), lockCommand(), unlockCommand(), storeCommand(), importCommand(), configCommand(), versionCommand(),
@@ -50,11 +55,27 @@ that asks.`,
 	return root
 }
 
+// helpCommand is cobra's, but for an exit code where there is nothing to help
+// with.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "show how a command is used",
+		RunE: runner(func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return fail(ipc.ExitUsage, "bloq-agent --help", "there is no command %q", strings.Join(args, " "))
+			}
+			return cmd.Help()
+		}),
+	}
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "print the version",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: runner(func(_ *cobra.Command, _ []string) error {
 			return printf("bloq-agent %s\n", version)
 		}),

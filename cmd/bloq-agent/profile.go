@@ -16,7 +16,7 @@ func refreshCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "refresh",
 		Short: "replace the access token now",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {
@@ -41,7 +41,7 @@ func logoutCommand() *cobra.Command {
 		Short: "forget a login",
 		Long: `Forget a login: its secrets leave the store and the daemon. Bloq has no way to
 revoke a refresh token; --delete-keys deletes the client keys that bought it.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {
@@ -100,7 +100,7 @@ func keysCommand() *cobra.Command {
 		Short: "list, create and delete client keys at Bloq",
 		Long: `List, create and delete client keys at Bloq. It takes an account token, which
 lasts 12 hours from a login with a password.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVarP(&profile, "profile", "p", os.Getenv("BLOQ_PROFILE"), "profile (default: $BLOQ_PROFILE, else the only one, else default)")
@@ -123,12 +123,12 @@ lasts 12 hours from a login with a password.`,
 		})
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "list", Short: "list client IDs", Args: cobra.NoArgs, RunE: with(listKeys)},
+		&cobra.Command{Use: "list", Short: "list client IDs", Args: noArgs, RunE: with(listKeys)},
 		&cobra.Command{
 			Use: "create", Short: "create client keys and print them: the secret is shown this once",
-			Args: cobra.NoArgs, RunE: with(createKey),
+			Args: noArgs, RunE: with(createKey),
 		},
-		&cobra.Command{Use: "delete ID", Short: "delete client keys", Args: cobra.ExactArgs(1), RunE: with(deleteKey)},
+		&cobra.Command{Use: "delete ID", Short: "delete client keys", Args: oneArg("ID"), RunE: with(deleteKey)},
 	)
 	return cmd
 }
@@ -159,7 +159,11 @@ func createKey(cmd *cobra.Command, c *accounts.Client, token []byte, _ []string)
 }
 
 func deleteKey(cmd *cobra.Command, c *accounts.Client, token []byte, args []string) error {
-	if err := c.DeleteKey(cmd.Context(), token, args[0]); err != nil {
+	err := c.DeleteKey(cmd.Context(), token, args[0])
+	switch {
+	case isGone(err):
+		return fail(ipc.ExitUsage, "bloq-agent keys list", "there are no client keys %q", args[0])
+	case err != nil:
 		return endpointError(err)
 	}
 	return printf("deleted client keys %s\n", args[0])
@@ -168,7 +172,7 @@ func deleteKey(cmd *cobra.Command, c *accounts.Client, token []byte, args []stri
 func configCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use: "config", Short: "check the configuration, or say where it is", Args: cobra.NoArgs,
+		Use: "config", Short: "check the configuration, or say where it is", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&path, "config", "", configUsage)
@@ -182,7 +186,7 @@ func configCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		&cobra.Command{
-			Use: "check", Short: "say every mistake in the configuration", Args: cobra.NoArgs,
+			Use: "check", Short: "say every mistake in the configuration", Args: noArgs,
 			RunE: with(func(cmd *cobra.Command) error {
 				if err := mustExist(cmd, path); err != nil {
 					return err
@@ -198,7 +202,7 @@ func configCommand() *cobra.Command {
 			}),
 		},
 		&cobra.Command{
-			Use: "path", Short: "say where the configuration is", Args: cobra.NoArgs,
+			Use: "path", Short: "say where the configuration is", Args: noArgs,
 			RunE: with(func(*cobra.Command) error { return printf("%s\n", path) }),
 		},
 	)

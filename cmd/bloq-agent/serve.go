@@ -22,7 +22,7 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "run the daemon",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			if !oneOf(storeName, "", "keyring", "file", "memory") {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--store %q: keyring, file or memory", storeName)

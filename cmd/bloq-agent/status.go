@@ -22,7 +22,7 @@ func statusCommand() *cobra.Command {
 		Short: "show every profile: its token, the next refresh, what is wrong",
 		Long: `Show every profile. The exit status is 3 if one of them needs you: a login, or
 a keyring to unlock.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {

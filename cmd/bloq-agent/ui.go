@@ -68,6 +68,34 @@ func retyped(args []string, store string) string {
 	return text + " --store " + store
 }
 
+// noArgs and oneArg are cobra's checks in our words.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		return misused(cmd, "%s has no command %q", cmd.CommandPath(), args[0])
+	}
+	return misused(cmd, "%s takes no argument %q", cmd.CommandPath(), args[0])
+}
+
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return misused(cmd, "%s needs %s", cmd.CommandPath(), what)
+		case 1:
+			return nil
+		}
+		return misused(cmd, "%s takes one %s; %q is too much", cmd.CommandPath(), what, args[1])
+	}
+}
+
+// misused is an error of usage; how cmd is used is in its help.
+func misused(cmd *cobra.Command, format string, args ...any) error {
+	return fail(ipc.ExitUsage, cmd.CommandPath()+" --help", format, args...)
+}
+
 func report(err error, root *cobra.Command) int {
 	var f *failure
 	if !errors.As(err, &f) {
