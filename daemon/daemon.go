@@ -78,6 +78,9 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}}
+	if note := records.Note(); note != "" {
+		d.log.Warn().Msg(note)
+	}
 	clock, err := newClock()
 	if err != nil {
 		d.log.Warn().Err(err).Msg("timers stand still while the machine sleeps")

@@ -20,6 +20,22 @@ func (w *world) age() {
 	}
 }
 
+func TestAStateThatOthersCanReadIsClosed(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login()
+	w.stop()
+	path := w.dir + "/state/bloq-agent/profiles.json"
+	must(t, os.Chmod(path, 0o644))
+	w.start("--store", "memory")
+	fi, err := os.Stat(path)
+	must(t, err)
+	told := regexp.MustCompile(`"level":"warn".*was open to others, mode 0644; it is 0600 now`).MatchString(w.log.String())
+	if fi.Mode().Perm() != 0o600 || !told {
+		t.Errorf("mode %v, told %v\n%s", fi.Mode().Perm(), told, w.log.String())
+	}
+}
+
 // A login that the daemon has taken over is none that left something behind,
 // whatever becomes of the line that says so.
 func TestALoginWhoseWordsAreLost(t *testing.T) {

@@ -60,6 +60,7 @@ var ErrInUse = errors.New("another bloq-agent uses this state directory")
 type Profiles struct {
 	path string
 	lock *os.File // held until Close
+	note string   // what was mended when it was opened; "" if nothing
 
 	mu   sync.Mutex
 	list []Profile // sorted by name
@@ -119,6 +120,7 @@ func (p *Profiles) read() error {
 	if err != nil {
 		return err
 	}
+	p.closeToOthers()
 	data, err := os.ReadFile(p.path)
 	if err != nil {
 		return err
@@ -128,6 +130,22 @@ func (p *Profiles) read() error {
 	}
 	return nil
 }
+
+// closeToOthers takes from others what the file's mode gives them. It holds no
+// secret, so a disk that cannot be written is no reason to stop.
+func (p *Profiles) closeToOthers() {
+	fi, err := os.Lstat(p.path)
+	if err != nil || fi.Mode().Perm()&0o077 == 0 {
+		return
+	}
+	p.note = fmt.Sprintf("%s was open to others, mode %04o; it is 0600 now", p.path, fi.Mode().Perm())
+	if err := os.Chmod(p.path, 0o600); err != nil {
+		p.note = fmt.Sprintf("%s is open to others, mode %04o, and stays so: %v", p.path, fi.Mode().Perm(), err)
+	}
+}
+
+// Note is what a person should know of how the file was found, or "".
+func (p *Profiles) Note() string { return p.note }
 
 // checkOwn wants path to be of the type, ours, and writable by nobody else.
 func checkOwn(path string, want fs.FileMode) error {

@@ -92,6 +92,25 @@ func TestProfilesArePrivateUnderAnyUmask(t *testing.T) {
 	}
 }
 
+func TestProfilesThatOthersCanReadAreClosed(t *testing.T) {
+	dir := t.TempDir()
+	do(t, os.Chmod(dir, 0o700))
+	path := filepath.Join(dir, profilesFile)
+	do(t, os.WriteFile(path, []byte(`{"version":1,"profiles":[]}`), 0o600))
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o600} {
+		do(t, os.Chmod(path, mode))
+		p, err := OpenProfiles(dir)
+		do(t, err)
+		fi, err := os.Stat(path)
+		do(t, err)
+		told := strings.Contains(p.Note(), path) && strings.Contains(p.Note(), fmt.Sprintf("mode %04o", mode))
+		if fi.Mode().Perm() != 0o600 || told != (mode != 0o600) {
+			t.Errorf("%v became %v; note %q", mode, fi.Mode().Perm(), p.Note())
+		}
+		do(t, p.Close())
+	}
+}
+
 func TestBadProfilesAreRefusedAndLeftAlone(t *testing.T) {
 	id := NewID()
 	for _, content := range []string{
