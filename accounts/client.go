@@ -151,33 +151,23 @@ func (c *Client) Refresh(ctx context.Context, refreshToken []byte) (Grant, error
 
 // CreateKey makes a pair of client keys. Its secret cannot be had again.
 func (c *Client) CreateKey(ctx context.Context, accountToken []byte) (Key, error) {
-	var b struct {
-		ClientID     string    `json:"clientId"`
-		ClientSecret token     `json:"clientSecret"`
-		CreatedAt    time.Time `json:"createdAt"`
-	}
+	var k Key
+	var secret token
 	const op = "create client keys"
-	err := c.do(ctx, call{op: op, method: http.MethodPost, url: c.endpoints.Keys, bearer: accountToken}, &b)
-	if err == nil && (b.ClientID == "" || len(b.ClientSecret) == 0) {
+	err := c.do(ctx, call{op: op, method: http.MethodPost, url: c.endpoints.Keys, bearer: accountToken},
+		members{"clientId": &k.ID, "clientSecret": &secret, "createdAt": &k.CreatedAt})
+	if err == nil && (k.ID == "" || len(secret) == 0) {
 		err = &Error{Op: op, Class: Malformed, Err: errors.New("the answer holds no client ID and secret")}
 	}
-	return Key{ID: b.ClientID, Secret: b.ClientSecret, CreatedAt: b.CreatedAt}, err
+	k.Secret = secret
+	return k, err
 }
 
 // ListKeys lists the client keys of the account, without their secrets.
 func (c *Client) ListKeys(ctx context.Context, accountToken []byte) ([]Key, error) {
-	var list []struct {
-		ID        string    `json:"id"`
-		CreatedAt time.Time `json:"createdAt"`
-	}
-	if err := c.do(ctx, call{op: "list client keys", method: http.MethodGet, url: c.endpoints.Keys, bearer: accountToken}, &list); err != nil {
-		return nil, err
-	}
-	keys := make([]Key, 0, len(list))
-	for _, k := range list {
-		keys = append(keys, Key{ID: k.ID, CreatedAt: k.CreatedAt})
-	}
-	return keys, nil
+	var keys keyList
+	err := c.do(ctx, call{op: "list client keys", method: http.MethodGet, url: c.endpoints.Keys, bearer: accountToken}, &keys)
+	return keys, err
 }
 
 // DeleteKey deletes client keys.
@@ -191,23 +181,20 @@ func (c *Client) DeleteKey(ctx context.Context, accountToken []byte, id string) 
 // grant makes a call that returns tokens.
 func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Grant, error) {
 	sent := time.Now().Round(0)
-	var b struct {
-		AccessToken  token `json:"accessToken"`
-		RefreshToken token `json:"refreshToken"`
-	}
+	var access, refresh token
 	k.header = http.Header{}
-	if err := c.do(ctx, k, &b); err != nil {
+	if err := c.do(ctx, k, members{"accessToken": &access, "refreshToken": &refresh}); err != nil {
 		return Grant{}, err
 	}
-	if len(b.AccessToken) == 0 {
+	if len(access) == 0 {
 		return Grant{}, &Error{Op: k.op, Class: Malformed, Err: errors.New("the answer holds no access token")}
 	}
-	g := Grant{AccessToken: b.AccessToken, RefreshToken: b.RefreshToken, IssuedAt: sent.Truncate(time.Second)}
-	g.Expiry = g.IssuedAt.Add(Lifetime(b.AccessToken, g.IssuedAt, lifetime))
-	if times, err := TokenTimes(b.RefreshToken); err == nil {
+	g := Grant{AccessToken: access, RefreshToken: refresh, IssuedAt: sent.Truncate(time.Second)}
+	g.Expiry = g.IssuedAt.Add(Lifetime(access, g.IssuedAt, lifetime))
+	if times, err := TokenTimes(refresh); err == nil {
 		g.RefreshExpiry = times.Expiry
 	}
-	g.Skew = skew(k.header.Get("Date"), b.AccessToken, sent.Add(time.Since(sent)/2))
+	g.Skew = skew(k.header.Get("Date"), access, sent.Add(time.Since(sent)/2))
 	return g, nil
 }
 
@@ -285,9 +272,9 @@ func (w *wiping) Close() error {
 	return nil
 }
 
-// do makes the call and decodes a successful answer into answer, unless that
+// do makes the call and decodes the body of a success with into, unless that
 // is nil.
-func (c *Client) do(ctx context.Context, k call, answer any) error {
+func (c *Client) do(ctx context.Context, k call, into answer) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := k.request(ctx)
@@ -312,10 +299,10 @@ func (c *Client) do(ctx context.Context, k call, answer any) error {
 		return &Error{Op: k.op, Class: Malformed, Status: a.StatusCode, Err: errors.New("the answer is longer than 1 MiB")}
 	case a.StatusCode < 200 || a.StatusCode > 299:
 		return statusError(k.op, a.StatusCode, a.Header, body, time.Now())
-	case answer == nil:
+	case into == nil:
 		return nil
 	}
-	return decode(k.op, a.StatusCode, body, answer)
+	return decode(k.op, a.StatusCode, body, into)
 }
 
 func unexpected(err error) error {
@@ -325,12 +312,8 @@ func unexpected(err error) error {
 	return err
 }
 
-func decode(op string, status int, body []byte, answer any) error {
-	err := json.Unmarshal(body, answer)
-	if err == nil {
-		err = unambiguous(body)
-	}
-	if err != nil {
+func decode(op string, status int, body []byte, into answer) error {
+	if err := into.decode(body); err != nil {
 		e := &Error{Op: op, Class: Malformed, Err: errors.New("the answer is not what was asked for")}
 		if !json.Valid(body) {
 			// A captive portal answers 200 with a page of its own.
@@ -341,12 +324,24 @@ func decode(op string, status int, body []byte, answer any) error {
 	return nil
 }
 
-// unambiguous refuses an object with a key twice: which of two tokens counts
-// would be for the reader to choose.
-func unambiguous(body []byte) error {
+// An answer takes what it needs of a body.
+type answer interface {
+	decode(body []byte) error
+}
+
+// members are those of an object, by name, and where to put them. Names must be
+// exact: encoding/json would take ACCESSTOKEN for accessToken. A name that is
+// there twice is refused, needed or not, for which of two tokens counts would
+// be for the reader to choose.
+type members map[string]any
+
+func (m members) decode(body []byte) error {
+	if !json.Valid(body) {
+		return errors.New("not JSON")
+	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
-		return err // a list has no keys
+		return errors.New("not an object")
 	}
 	seen := map[string]bool{}
 	for d.More() {
@@ -359,11 +354,35 @@ func unambiguous(body []byte) error {
 			return errors.New("a key is there twice")
 		}
 		seen[name] = true
-		var skipped json.RawMessage
-		if err := d.Decode(&skipped); err != nil {
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
 			return err
 		}
-		clear(skipped)
+		if to := m[name]; to != nil {
+			err = json.Unmarshal(value, to)
+		}
+		clear(value)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A keyList is a list of client keys, without secrets.
+type keyList []Key
+
+func (l *keyList) decode(body []byte) error {
+	var list []json.RawMessage
+	if err := json.Unmarshal(body, &list); err != nil {
+		return err
+	}
+	*l = make(keyList, len(list))
+	for i, b := range list {
+		k := &(*l)[i]
+		if err := (members{"id": &k.ID, "createdAt": &k.CreatedAt}).decode(b); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -170,6 +170,12 @@ func TestClasses(t *testing.T) {
 		{200, `{"accessToken":"a b"}`, Malformed, ""},
 		{200, `{"accessToken":"a\nb"}`, Malformed, ""},
 		{200, `{"accessToken":"ä"}`, Malformed, ""},
+		{200, `{"ACCESSTOKEN":"a"}`, Malformed, ""},
+		{200, `{"accesstoken":"a","Accesstoken":"b"}`, Malformed, ""},
+		{200, `{"accessToken":"a","accessToken":"b"}`, Malformed, ""},
+		{200, `{"accessToken":"a","more":1,"more":2}`, Malformed, ""},
+		{400, `{"ERROR":"invalid_grant"}`, Unknown, ""},
+		{400, `{"error":"invalid_grant","error":"x"}`, Unknown, ""},
 		{200, `{"accessToken":"` + strings.Repeat("x", 64<<10+1) + `"}`, Malformed, ""},
 		{200, `{"accessToken":"` + good + `","refreshToken":{}}`, Malformed, ""},
 		{200, strings.Repeat("x", 1<<20+1), Malformed, ""},
@@ -239,6 +245,29 @@ func TestAGrantEndsWithItsTokenWhereTheClocksAgree(t *testing.T) {
 			}
 			time.Sleep(30 * time.Millisecond) // another moment of the second
 		}
+	}
+}
+
+// Only the exact name counts; what differs from it in case is something else.
+func TestNamesAreExact(t *testing.T) {
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodGet:
+			_, _ = io.WriteString(w, `[{"ID":"wrong","id":"right","Id":"wrong"}]`)
+		case r.URL.Path == "/auth/token":
+			_, _ = io.WriteString(w, `{"ACCESSTOKEN":"wrong","accessToken":"right","AccessToken":"wrong","RefreshToken":"wrong"}`)
+		default:
+			_, _ = io.WriteString(w, `{"clientId":"right","CLIENTID":"wrong","clientSecret":"right","ClientSecret":"wrong"}`)
+		}
+	})
+	if g, err := c.Refresh(t.Context(), []byte("re")); err != nil || string(g.AccessToken) != "right" || g.RefreshToken != nil {
+		t.Errorf("%s, %s, %v", g.AccessToken, g.RefreshToken, err)
+	}
+	if k, err := c.CreateKey(t.Context(), []byte("ac")); err != nil || k.ID != "right" || string(k.Secret) != "right" {
+		t.Errorf("%s, %s, %v", k.ID, k.Secret, err)
+	}
+	if keys, err := c.ListKeys(t.Context(), []byte("ac")); err != nil || len(keys) != 1 || keys[0].ID != "right" {
+		t.Errorf("%v, %v", keys, err)
 	}
 }
 

@@ -3,7 +3,6 @@ package accounts
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -114,14 +113,11 @@ func statusError(op string, status int, header http.Header, body []byte, now tim
 // codeOf finds the code word of an error body: OAuth's "error" (RFC 6749
 // section 5.2) or Bloq's "code".
 func codeOf(body []byte) string {
-	var b struct {
-		Error any `json:"error"`
-		Code  any `json:"code"`
-	}
-	if json.Unmarshal(body, &b) != nil {
+	var oauth, bloq any
+	if (members{"error": &oauth, "code": &bloq}).decode(body) != nil {
 		return ""
 	}
-	for _, v := range []any{b.Error, b.Code} {
+	for _, v := range []any{oauth, bloq} {
 		if s, ok := v.(string); ok && isWord(s) {
 			return s
 		}
