@@ -132,6 +132,7 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 	d.stopping.Store(true)
 	d.cancel()
 	d.hub.close()
+	d.tellWaits()
 	halted := make(chan struct{})
 	go func() {
 		defer close(halted)
@@ -145,6 +146,20 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 	<-halted
 	d.closeClock()
 	return <-served
+}
+
+// tellWaits says why a stop takes time: people would kill what they think hangs,
+// and with it a refresh token that the endpoint may just have replaced.
+func (d *Daemon) tellWaits() {
+	for _, p := range d.all() {
+		s := p.state.Load()
+		if s.login == nil {
+			continue
+		}
+		if what, _ := s.login.doing.Load().(string); what != "" {
+			d.log.Info().Str("profile", p.name).Msg("stopping when an exchange under way is over: waiting for " + what + ", 40 s at most")
+		}
+	}
 }
 
 func (d *Daemon) closeClock() {

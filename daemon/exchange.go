@@ -24,6 +24,7 @@ const (
 // exchange is refresher.Config.Exchange: it spends the refresh token once. The
 // steps are numbered as in ARCHITECTURE.md; the refresher does the rest of them.
 func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
+	defer l.waitsFor("the token endpoint")()
 	l.reread(ctx)                                // 1
 	if err := l.checkWritable(ctx); err != nil { // 2
 		return refresher.Grant{}, err

@@ -25,6 +25,9 @@ type login struct {
 	ended  func(time.Time)      // told when a rotated refresh token ends
 	left   func() time.Duration // of the access token at hand
 
+	// doing is what its refresher waits for now: "the token endpoint", "the
+	// store", or "".
+	doing    atomic.Value // string
 	refusals int          // in a row; exchange's alone
 	doubted  bool         // a crash may have lost a reply; exchange's alone
 	skew     atomic.Int64 // of the endpoint's clock against ours, in nanoseconds
@@ -33,6 +36,12 @@ type login struct {
 	item    store.Item
 	unsaved bool // item is newer than the store's
 	rotates bool // the endpoint has replaced a refresh token
+}
+
+// waitsFor notes what until the function that it returns is called.
+func (l *login) waitsFor(what string) func() {
+	l.doing.Store(what)
+	return func() { l.doing.Store("") }
 }
 
 // follow is for the refresher that is about to run on l.
@@ -62,6 +71,7 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	item := l.item.Clone()
 	l.mu.Unlock()
 	defer item.Wipe()
+	defer l.waitsFor("the store")()
 	failpoint.Hit("before the save")
 	if err := l.store.Save(ctx, l.id, item); err != nil {
 		return err

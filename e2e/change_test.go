@@ -185,6 +185,36 @@ func TestCallersWaitWhileALoginIsReplaced(t *testing.T) {
 	<-ended
 }
 
+// A stop waits for an exchange under way, and says so.
+func TestAStopSaysWhatItWaitsFor(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login()
+	w.fault(sandbox.Fault{Route: "POST /auth/token", Grant: "refreshToken", Kind: "hang"})
+	ended := make(chan result, 1)
+	go func() { ended <- w.run("", "bloq-agent", "refresh") }()
+	deadline := time.Now().Add(20 * time.Second)
+	wait := func(what string, f func() bool) {
+		t.Helper()
+		for !f() {
+			if time.Now().After(deadline) {
+				t.Fatalf("did not happen: %s\n%s", what, w.log.String())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	wait("the exchange", func() bool { return w.api.Load().Stats().Grants["refreshToken"] > 0 })
+	must(t, w.daemon.Process.Signal(syscall.SIGTERM))
+	wait("the line", func() bool {
+		return w.log.contains(0, `"profile":"default"`) && w.log.contains(0, "waiting for the token endpoint")
+	})
+	w.api.Load().Close() // lets go of what hangs
+	if err := w.daemon.Wait(); err != nil {
+		t.Errorf("the daemon ended badly: %v", err)
+	}
+	<-ended
+}
+
 func TestFlagsAndNamesAreForgiving(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
 	w.start("--store", "memory")
