@@ -85,7 +85,9 @@ func New(e Endpoints, o Options) (*Client, error) {
 // A Grant is what a login or the token endpoint returned.
 type Grant struct {
 	AccessToken []byte // of login: the Account Access Token
-	// RefreshToken is nil if the answer had none.
+	// RefreshToken is nil if the answer had none. It is there even beside an error,
+	// if the answer is Malformed for another reason: the endpoint may have replaced
+	// the one that was spent.
 	RefreshToken []byte
 	// IssuedAt is when the request was sent, by our wall clock, and Expiry is
 	// that plus the token's own lifetime: the server's clock and ours may differ.
@@ -183,17 +185,18 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 	sent := time.Now().Round(0)
 	var access, refresh token
 	k.header = http.Header{}
-	if err := c.do(ctx, k, members{"accessToken": &access, "refreshToken": &refresh}); err != nil {
-		return Grant{}, err
-	}
-	if len(access) == 0 {
-		return Grant{}, &Error{Op: k.op, Class: Malformed, Err: errors.New("the answer holds no access token")}
-	}
-	g := Grant{AccessToken: access, RefreshToken: refresh, IssuedAt: sent.Truncate(time.Second)}
-	g.Expiry = g.IssuedAt.Add(Lifetime(access, g.IssuedAt, lifetime))
+	err := c.do(ctx, k, members{"accessToken": &access, "refreshToken": &refresh})
+	g := Grant{RefreshToken: refresh, IssuedAt: sent.Truncate(time.Second)}
 	if times, err := TokenTimes(refresh); err == nil {
 		g.RefreshExpiry = times.Expiry
 	}
+	if err == nil && len(access) == 0 {
+		err = &Error{Op: k.op, Class: Malformed, Err: errors.New("the answer holds no access token")}
+	}
+	if err != nil {
+		return g, err
+	}
+	g.AccessToken, g.Expiry = access, g.IssuedAt.Add(Lifetime(access, g.IssuedAt, lifetime))
 	g.Skew = skew(k.header.Get("Date"), access, sent.Add(time.Since(sent)/2))
 	return g, nil
 }
@@ -335,6 +338,9 @@ type answer interface {
 // be for the reader to choose.
 type members map[string]any
 
+// decode reads every member that can be read, whatever is wrong with another: a
+// good refresh token must not be lost over a bad access token. The error is the
+// first of them.
 func (m members) decode(body []byte) error {
 	if !json.Valid(body) {
 		return errors.New("not JSON")
@@ -343,6 +349,7 @@ func (m members) decode(body []byte) error {
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
 		return errors.New("not an object")
 	}
+	var first error
 	seen := map[string]bool{}
 	for d.More() {
 		key, err := d.Token()
@@ -350,23 +357,27 @@ func (m members) decode(body []byte) error {
 			return err
 		}
 		name, _ := key.(string)
-		if seen[name] {
-			return errors.New("a key is there twice")
-		}
-		seen[name] = true
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
 			return err
 		}
-		if to := m[name]; to != nil {
+		to := m[name]
+		switch {
+		case seen[name]:
+			err = errors.New("a key is there twice")
+			if t, ok := to.(*token); ok {
+				*t = nil // which of the two counts is for nobody to guess
+			}
+		case to != nil:
 			err = json.Unmarshal(value, to)
 		}
 		clear(value)
-		if err != nil {
-			return err
+		seen[name] = true
+		if first == nil {
+			first = err
 		}
 	}
-	return nil
+	return first
 }
 
 // A keyList is a list of client keys, without secrets.

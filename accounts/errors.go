@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -42,6 +43,8 @@ type Error struct {
 	Code   string // the server's code word, if it gave one
 	// RetryAfter is the server's wish (RFC 9110 section 10.2.3), or 0.
 	RetryAfter time.Duration
+	// Unsent says that no byte of the request was sent: there was no connection.
+	Unsent bool
 	// Untrusted says that the server's certificate was not accepted.
 	Untrusted bool
 	Err       error
@@ -78,23 +81,26 @@ func (e *Error) Unwrap() error { return e.Err }
 // failedCall classifies an error of net/http.
 func failedCall(op string, err error) *Error {
 	// url.Error repeats the URL, which the reader knows.
+	var dial *net.OpError
+	unsent := errors.As(err, &dial) && dial.Op == "dial"
 	var u *url.Error
 	if errors.As(err, &u) {
 		if u.Timeout() {
-			return &Error{Op: op, Err: errors.New("no answer in time")}
+			return &Error{Op: op, Unsent: unsent, Err: errors.New("no answer in time")}
 		}
 		err = u.Err
 	}
-	e := &Error{Op: op, Err: err}
+	e := &Error{Op: op, Unsent: unsent, Err: err}
 	var bad *tls.CertificateVerificationError
 	var alien x509.UnknownAuthorityError
 	e.Untrusted = errors.As(err, &bad) || errors.As(err, &alien)
+	e.Unsent = e.Unsent || e.Untrusted
 	return e
 }
 
 // statusError classifies an answer that is not a success.
 func statusError(op string, status int, header http.Header, body []byte, now time.Time) *Error {
-	e := &Error{Op: op, Status: status, Code: codeOf(body), RetryAfter: retryAfter(header.Get("Retry-After"), now)}
+	e := &Error{Op: op, Status: status, Code: codeOf(body), RetryAfter: retryAfter(header.Get("Retry-After"), theirs(header, now))}
 	switch {
 	case status < 400, status >= 500, status == 408, status == 425, status == 429:
 		e.Class = Transient
@@ -136,6 +142,15 @@ func isWord(s string) bool {
 		}
 	}
 	return true
+}
+
+// theirs is the moment by the server's own clock, which a date in Retry-After is
+// of; ours is as good where it does not tell.
+func theirs(header http.Header, ours time.Time) time.Time {
+	if t, err := http.ParseTime(header.Get("Date")); err == nil {
+		return t
+	}
+	return ours
 }
 
 // retryAfter reads seconds or a date. What is neither, or in the past, is 0.

@@ -265,6 +265,9 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	// Without the moment nobody knows how much of the token's life has passed.
 	if len(a.AccessToken) > 0 && !a.IssuedAt.IsZero() {
 		c.grant = grantAt(a.AccessToken, a.IssuedAt, time.Now())
+	} else if err := store.Probe(ctx, st); err != nil { // before a token is spent that may be rotated
+		problem, _ := p.storeProblem(err)
+		return nil, problem
 	} else if problem := prove(ctx, p, c, client); problem != nil {
 		return nil, problem
 	}

@@ -64,6 +64,7 @@ func (l *login) reread(ctx context.Context) bool {
 	l.item = item.Clone()
 	l.item.Origin = origin // a credential has none of its own
 	l.refusals = 0
+	l.tellEnd(item.RefreshToken)
 	return true
 }
 
@@ -89,34 +90,70 @@ func (l *login) spend(ctx context.Context) (accounts.Grant, error) {
 	item := l.copyItem()
 	defer item.Wipe()
 	keys := !item.ClientSecret.IsZero()
-	if keys && endsSoon(item.RefreshToken, time.Now()) {
-		g, err := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
-		if err == nil || item.RefreshToken.IsZero() {
-			return g, err
-		}
-		// The old token may be good for a while still.
+	if keys && item.RefreshToken.IsZero() {
+		return l.buy(ctx, item)
 	}
 	g, err := l.client.Refresh(ctx, item.RefreshToken.Reveal())
-	if err == nil && g.RefreshToken != nil {
+	if g.RefreshToken != nil {
 		l.mu.Lock()
 		l.rotates = true
 		l.mu.Unlock()
 	}
-	if keys && l.isDead(err) {
-		if bought, buyErr := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal()); buyErr == nil {
+	dead := l.isDead(err)
+	switch {
+	case !keys:
+	case dead:
+		if bought, err := l.buy(ctx, item); err == nil {
+			return bought, nil
+		}
+	case err == nil && l.wantsSuccessor(item.RefreshToken, time.Now().Add(g.Skew)):
+		// Beside a good token: that it cannot be had must cost nothing.
+		ctx, cancel := context.WithTimeout(ctx, buyTimeout)
+		defer cancel()
+		if bought, err := l.buy(ctx, item); err == nil {
 			return bought, nil
 		}
 	}
 	return g, err
 }
 
+const (
+	buyTimeout = 8 * time.Second
+	// buyGap is the least distance between two attempts to buy a successor: each
+	// one that is bought lasts a year and cannot be revoked.
+	buyGap = 6 * time.Hour
+)
+
+// buy spends the client keys. The one who asked goes on without, so the reason is
+// told here.
+func (l *login) buy(ctx context.Context, item store.Item) (accounts.Grant, error) {
+	g, err := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
+	if err != nil {
+		l.notBought(err)
+	}
+	return g, err
+}
+
+// wantsSuccessor reports whether token ends soon, at most once every buyGap. The
+// endpoint's clock decides: by a wrong one of ours every token would end soon.
+func (l *login) wantsSuccessor(token store.Secret, theirs time.Time) bool {
+	now := l.boottime()
+	if !endsSoon(token, theirs) || l.asked != 0 && now-l.asked < buyGap {
+		return false
+	}
+	l.asked = now
+	return true
+}
+
 func (l *login) outcome(g accounts.Grant, err error) (refresher.Grant, error) {
 	var e *accounts.Error
-	if errors.As(err, &e) && e.Status != 0 {
-		l.intent.done() // the endpoint has answered, and rotated nothing
+	if errors.As(err, &e) && (e.Unsent || e.Status >= 400 && e.Status < 500) {
+		// Nothing was spent: it was not sent, or refused. A 5xx is no proof: a
+		// gateway does not know what became of what it passed on.
+		l.intent.done()
 	}
 	if err != nil {
-		return refresher.Grant{}, failure(err)
+		return refresher.Grant{RefreshToken: g.RefreshToken}, failure(err)
 	}
 	l.doubted = false
 	l.skew.Store(int64(g.Skew))
@@ -126,7 +163,7 @@ func (l *login) outcome(g accounts.Grant, err error) (refresher.Grant, error) {
 // refused reports whether the endpoint may have called the refresh token dead.
 func refused(err error) bool {
 	var e *accounts.Error
-	return errors.As(err, &e) && (e.Class == accounts.Refused || e.Class == accounts.InvalidGrant)
+	return errors.As(err, &e) && (e.Class == accounts.InvalidGrant || e.Class == accounts.Refused || e.Class == accounts.Unknown)
 }
 
 // successorAhead is how long before its end a refresh token gets a successor,
@@ -158,9 +195,14 @@ const deadAfter = 5
 // five times.
 func (l *login) isDead(err error) bool {
 	var e *accounts.Error
-	if !errors.As(err, &e) || e.Class != accounts.Refused {
+	switch {
+	case err == nil:
 		l.refusals = 0
-		return e != nil && e.Class == accounts.InvalidGrant
+		return false
+	case !errors.As(err, &e) || !refused(err):
+		return false // says nothing of the token
+	case e.Class == accounts.InvalidGrant:
+		return true
 	}
 	l.refusals++
 	return l.refusals >= deadAfter || l.doubted

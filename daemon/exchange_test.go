@@ -123,7 +123,7 @@ func TestAFullDiskHoldsARefreshBack(t *testing.T) {
 			b := rig.broken(t)
 			_, err := rig.r.Refresh(t.Context()) // it is seen to rotate, or not to
 			do(t, err)
-			start, expiry := time.Now(), rig.r.Snapshot().Expiry
+			start, expiry := time.Now(), rig.r.Snapshot().Expiry()
 			b.set(func(b *brokenStore) { b.saveErr = syscall.ENOSPC })
 			rig.net.forget()
 			for time.Now().Before(start.Add(2 * time.Hour)) {

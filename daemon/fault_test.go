@@ -110,13 +110,21 @@ type rig struct {
 // newRig logs in, so that there is a good token, and runs until the test ends.
 func newRig(t *testing.T, config sandbox.Config) *rig {
 	t.Helper()
-	config.Now = time.Now
+	return newRigBehind(t, config, func(h http.Handler) http.Handler { return h })
+}
+
+// newRigBehind is newRig with something between the client and the sandbox.
+func newRigBehind(t *testing.T, config sandbox.Config, between func(http.Handler) http.Handler) *rig {
+	t.Helper()
+	if config.Now == nil {
+		config.Now = time.Now
+	}
 	api, err := sandbox.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &pipeNet{conns: make(chan net.Conn), closed: make(chan struct{})}
-	srv := &http.Server{Handler: api}
+	srv := &http.Server{Handler: between(api)}
 	srv.ErrorLog = nil
 	go func() { _ = srv.Serve(p) }()
 	client, err := accounts.New(accounts.FromAccountsURL("http://127.0.0.1:1"), accounts.Options{DialContext: p.dial})
@@ -136,7 +144,7 @@ func newRig(t *testing.T, config sandbox.Config) *rig {
 		t.Fatal(err)
 	}
 	l := &login{
-		client: client, store: store.NewMemory(), id: store.NewID(), ended: func(time.Time) {},
+		client: client, store: store.NewMemory(), id: store.NewID(), ended: func(time.Time) {}, notBought: func(error) {}, boottime: refresher.RuntimeClock().Boottime,
 		item: store.Item{RefreshToken: store.NewSecret(g.RefreshToken)},
 	}
 	grant := grantOf(g)
@@ -297,7 +305,7 @@ func TestFaultTable(t *testing.T) {
 
 func runFault(t *testing.T, tt faultCase) int {
 	rig := newRig(t, sandbox.Config{})
-	expiry := rig.r.Snapshot().Expiry
+	expiry := rig.r.Snapshot().Expiry()
 	if tt.fault.Kind == "refuse" {
 		rig.net.setRefuse(true)
 	} else {

@@ -351,7 +351,7 @@ func TestAHintReachesTheRefreshers(t *testing.T) {
 		d.profiles["runs"].set(&state{refresher: rig.r})
 		d.profiles["has no login"].set(&state{})
 		rig.net.setRefuse(true)
-		for s := rig.r.Snapshot(); time.Until(s.NextAttempt) < time.Minute || s.Valid(); s = rig.r.Snapshot() {
+		for s := rig.r.Snapshot(); time.Until(s.NextAttempt()) < time.Minute || s.Valid(); s = rig.r.Snapshot() {
 			time.Sleep(10 * time.Second)
 		}
 		rig.net.setRefuse(false)

@@ -25,12 +25,16 @@ type login struct {
 	ended  func(time.Time)      // told when a rotated refresh token ends
 	left   func() time.Duration // of the access token at hand
 
+	boottime  func() time.Duration
+	notBought func(error) // told why there is no new refresh token
+
 	// doing is what its refresher waits for now: "the token endpoint", "the
 	// store", or "".
-	doing    atomic.Value // string
-	refusals int          // in a row; exchange's alone
-	doubted  bool         // a crash may have lost a reply; exchange's alone
-	skew     atomic.Int64 // of the endpoint's clock against ours, in nanoseconds
+	doing    atomic.Value  // string
+	refusals int           // in a row; exchange's alone
+	doubted  bool          // a crash may have lost a reply; exchange's alone
+	asked    time.Duration // when a successor was last asked for, by boottime; the same
+	skew     atomic.Int64  // of the endpoint's clock against ours, in nanoseconds
 
 	mu      sync.Mutex // guards the rest
 	item    store.Item
@@ -80,10 +84,15 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	l.mu.Lock()
 	l.unsaved = false
 	l.mu.Unlock()
-	if times, err := accounts.TokenTimes(refreshToken); err == nil {
+	l.tellEnd(token)
+	return nil
+}
+
+// tellEnd tells when a refresh token says that it ends.
+func (l *login) tellEnd(token store.Secret) {
+	if times, err := accounts.TokenTimes(token.Reveal()); err == nil {
 		l.ended(times.Expiry)
 	}
-	return nil
 }
 
 // accountToken is the Account Access Token of the last login while it lasts.

@@ -226,9 +226,14 @@ func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
 	l.doubted = lost && from.unsaved == nil
 	if lost && from.grant == nil {
 		d.log.Warn().Str("profile", p.name).Str("since", strings.TrimSpace(since)).
-			Msg("a reply of the endpoint may have been lost in a crash; trying the refresh token once more")
+			Msg("a reply of the endpoint may have been lost; trying the refresh token once more")
 	}
 	l.ended = func(at time.Time) { d.recordEnd(p.name, at) }
+	l.boottime = d.clock.Boottime
+	l.notBought = func(err error) {
+		d.log.Warn().Str("profile", p.name).Err(err).Msg("the client keys buy no new refresh token")
+	}
+	l.tellEnd(l.item.RefreshToken)
 	r := refresher.New(refresher.Config{
 		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved, Clock: d.clock,
 		Observe: func(previous, current *refresher.Snapshot) { d.observe(p, s, previous, current) },

@@ -188,7 +188,7 @@ func (d *Daemon) handleRefresh(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		fail(w, &ipc.Problem{Code: ipc.CodeUnavailable, Detail: p.name + ": the token endpoint has not answered yet", Hint: "bloq-agent status"})
 	case snapshot.Class != refresher.None:
-		fail(w, p.problem(&refresher.Error{Class: snapshot.Class, Next: snapshot.NextAttempt, Err: snapshot.Err}))
+		fail(w, p.problem(&refresher.Error{Class: snapshot.Class, Next: snapshot.NextAttempt(), Err: snapshot.Err}))
 	default:
 		server.JSON(w, http.StatusOK, d.profileStatus(p))
 	}

@@ -181,7 +181,7 @@ func (r *rig) settle(t *testing.T) {
 	t.Helper()
 	for range 60 {
 		synctest.Wait()
-		if s := r.r.Snapshot(); s.Class == refresher.None && time.Until(s.NextAttempt) > time.Minute {
+		if s := r.r.Snapshot(); s.Class == refresher.None && time.Until(s.NextAttempt()) > time.Minute {
 			return
 		}
 		time.Sleep(time.Minute)

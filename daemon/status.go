@@ -70,7 +70,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 
 func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot) {
 	out.Generation, out.Exchanges, out.Failures = t.Generation, t.Exchanges, t.Failures
-	out.NextRefresh = t.NextAttempt.UTC()
+	out.NextRefresh = t.NextAttempt().UTC()
 	out.ErrorClass = t.Class.String()
 	if t.Err != nil {
 		out.LastError = t.Err.Error()
@@ -81,7 +81,7 @@ func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot) {
 	}
 	valid := t.Valid()
 	if valid {
-		out.IssuedAt, out.ExpiresAt = t.IssuedAt.UTC(), t.Expiry.UTC()
+		out.IssuedAt, out.ExpiresAt = t.IssuedAt().UTC(), t.Expiry().UTC()
 	}
 	switch {
 	case t.Class == refresher.NeedsLogin:
@@ -177,9 +177,9 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 		e = e.AnErr("save_err", current.SaveErr)
 	}
 	if current.Valid() {
-		e = e.Time("expiry", current.Expiry)
+		e = e.Time("expiry", current.Expiry())
 	}
-	if wait := current.NextAttempt.Sub(now); wait > 0 {
+	if wait := current.NextAttempt().Sub(now); wait > 0 {
 		e = e.Str("retry_in", wait.Round(time.Millisecond).String())
 	}
 	e.Msg(name)

@@ -155,3 +155,67 @@ func TestResumeWithoutANetwork(t *testing.T) {
 		mustToken(t, r, 0)
 	})
 }
+
+// The wall clock of a machine that has just booted is often set while the first
+// exchange is under way. A token lives no longer for that, and the next exchange
+// comes in time.
+func TestAStepInTheMiddleOfAnExchange(t *testing.T) {
+	for _, step := range []time.Duration{time.Hour, -time.Hour, -10 * 365 * 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &testClock{Clock: RuntimeClock()}
+			n := 0
+			exchange := func(context.Context) (Grant, error) {
+				n++
+				sent := c.Now().Truncate(time.Second)
+				time.Sleep(time.Second)
+				if n == 1 {
+					c.change(step, 0)
+				}
+				return Grant{AccessToken: []byte("x"), IssuedAt: sent, Expiry: sent.Add(time.Hour)}, nil
+			}
+			r := New(Config{Exchange: exchange, Save: (&endpoint{}).save, Clock: c})
+			ctx, cancel := context.WithCancel(t.Context())
+			go r.Run(ctx)
+			mustToken(t, r, 0)
+			s := r.Snapshot()
+			left, next := s.Left(), r.now().until(s.next)
+			t.Logf("clock set by %v in the middle: the token lives %v, the next exchange in %v", step, left, next)
+			if left > time.Hour || next > 36*time.Minute {
+				t.Errorf("step %v: %v left, next in %v", step, left, next)
+			}
+			time.Sleep(40 * time.Minute)
+			if tok := mustToken(t, r, DefaultMinTTL); tok.Generation < 2 || tok.Stale {
+				t.Errorf("step %v: generation %d, stale %v after 40 min", step, tok.Generation, tok.Stale)
+			}
+			cancel()
+			<-r.done
+		})
+	}
+}
+
+// What callers are told of a token's end is true by the clock that they have, and
+// a successor keeps to the schedule, whatever was done to the wall clock.
+func TestAfterAStepTheTimesToldAreTrue(t *testing.T) {
+	for _, step := range []time.Duration{-time.Hour, -10 * 365 * 24 * time.Hour} {
+		e := &endpoint{}
+		clocked(t, e, func(t *testing.T, r *Refresher, c *testClock) {
+			time.Sleep(10 * time.Minute)
+			c.change(step, 0)
+			synctest.Wait()
+			tok, s := mustToken(t, r, 0), r.Snapshot()
+			told, left := tok.Expiry.Sub(c.Now()), s.Left()
+			if told != left || left > 50*time.Minute || tok.Expiry.Sub(tok.IssuedAt) != time.Hour {
+				t.Errorf("step %v: told to live for %v, issued %v before that; lives for %v", step, told, tok.Expiry.Sub(tok.IssuedAt), left)
+			}
+			if due := tok.RefreshAt.Sub(c.Now()); due < 0 || due > 26*time.Minute {
+				t.Errorf("step %v: told to be replaced in %v", step, due)
+			}
+			next := New(Config{Exchange: r.config.Exchange, Save: e.save, Clock: c, Grant: s.Grant()})
+			first := next.Snapshot()
+			if due := next.now().until(first.next); due < 20*time.Minute || due > 26*time.Minute || first.lifetime != time.Hour {
+				t.Errorf("step %v: the successor acts in %v, on a lifetime of %v", step, due, first.lifetime)
+			}
+			t.Logf("clock set by %v: told %v, lives %v", step, told, left)
+		})
+	}
+}

@@ -15,7 +15,7 @@ func outage(t *testing.T, e *endpoint, r *Refresher, err error, d, ahead time.Du
 	mustToken(t, r, 0)
 	e.set(func(e *endpoint) { e.err = err })
 	time.Sleep(e.lifetime + d) // the token has expired, too
-	for time.Until(r.Snapshot().NextAttempt) <= ahead {
+	for time.Until(r.Snapshot().NextAttempt()) <= ahead {
 		time.Sleep(time.Second)
 	}
 	synctest.Wait()
@@ -93,7 +93,7 @@ func TestAHintDuringAnAttemptCountsAfterIt(t *testing.T) {
 	bubble(t, e, func(t *testing.T, r *Refresher) {
 		outage(t, e, r, errDown, 3*time.Hour, time.Minute)
 		e.set(func(e *endpoint) { e.delay = 10 * time.Second })
-		time.Sleep(time.Until(r.Snapshot().NextAttempt) + time.Second)
+		time.Sleep(time.Until(r.Snapshot().NextAttempt()) + time.Second)
 		n := e.count()
 		r.Hint() // an attempt is under way, and takes 9 s more
 		synctest.Wait()
@@ -112,10 +112,10 @@ func TestAHintDuringAnAttemptThatSucceedsIsForgotten(t *testing.T) {
 		time.Sleep(time.Second)
 		r.Hint()
 		mustToken(t, r, 0)
-		due := r.Snapshot().NextAttempt
+		due := r.Snapshot().NextAttempt()
 		time.Sleep(20 * time.Minute)
-		if n := e.count(); n != 1 || !r.Snapshot().NextAttempt.Equal(due) {
-			t.Errorf("%d exchanges, the next at %v instead of %v", n, r.Snapshot().NextAttempt, due)
+		if n := e.count(); n != 1 || !r.Snapshot().NextAttempt().Equal(due) {
+			t.Errorf("%d exchanges, the next at %v instead of %v", n, r.Snapshot().NextAttempt(), due)
 		}
 		e.set(func(e *endpoint) { e.err = errDown })
 		if s, err := r.Refresh(t.Context()); err != nil || s.Hinted || s.steps != 1 {
@@ -129,7 +129,7 @@ func TestAHintDelaysNothing(t *testing.T) {
 		e := &endpoint{}
 		bubble(t, e, func(t *testing.T, r *Refresher) {
 			n := outage(t, e, r, errDown, time.Hour, time.Minute)
-			due := r.Snapshot().NextAttempt
+			due := r.Snapshot().NextAttempt()
 			time.Sleep(time.Until(due) - 100*time.Millisecond)
 			r.Hint()
 			time.Sleep(100 * time.Millisecond)
@@ -137,8 +137,8 @@ func TestAHintDelaysNothing(t *testing.T) {
 			if asked := e.times(); len(asked) != n+1 || !asked[n].Equal(due) {
 				t.Fatalf("due at %v, attempts %v", due, asked[n:])
 			}
-			if s := r.Snapshot(); s.steps != 1 || time.Until(s.NextAttempt) > backoffFirst {
-				t.Errorf("the backoff did not start anew: step %d, next in %v", s.steps, time.Until(s.NextAttempt))
+			if s := r.Snapshot(); s.steps != 1 || time.Until(s.NextAttempt()) > backoffFirst {
+				t.Errorf("the backoff did not start anew: step %d, next in %v", s.steps, time.Until(s.NextAttempt()))
 			}
 		})
 	}
@@ -180,7 +180,7 @@ func TestHintsDoNotTouchOtherFailures(t *testing.T) {
 				mustToken(t, r, 0)
 				e.set(func(e *endpoint) { e.err = &tt.f })
 				time.Sleep(2 * time.Hour)
-				for s := r.Snapshot(); !s.NextAttempt.IsZero() && time.Until(s.NextAttempt) < time.Minute; s = r.Snapshot() {
+				for s := r.Snapshot(); !s.NextAttempt().IsZero() && time.Until(s.NextAttempt()) < time.Minute; s = r.Snapshot() {
 					time.Sleep(time.Second)
 				}
 				synctest.Wait()
@@ -191,7 +191,7 @@ func TestHintsDoNotTouchOtherFailures(t *testing.T) {
 				}
 				if s := r.Snapshot(); s != before {
 					t.Errorf("after hints: %d exchanges instead of %d, %d refusals instead of %d, next at %v instead of %v",
-						s.Exchanges, before.Exchanges, s.Refusals, before.Refusals, s.NextAttempt, before.NextAttempt)
+						s.Exchanges, before.Exchanges, s.Refusals, before.Refusals, s.NextAttempt(), before.NextAttempt())
 				}
 			})
 		})
@@ -204,7 +204,7 @@ func TestAHintAfterAWishIsOver(t *testing.T) {
 	bubble(t, e, func(t *testing.T, r *Refresher) {
 		outage(t, e, r, &Failure{Class: Transient, RetryAfter: 9 * time.Minute, Err: errDown}, time.Hour, time.Minute)
 		e.set(func(e *endpoint) { e.err = errDown })
-		time.Sleep(time.Until(r.Snapshot().NextAttempt))
+		time.Sleep(time.Until(r.Snapshot().NextAttempt()))
 		synctest.Wait()
 		n, hinted := e.count(), time.Now()
 		r.Hint()

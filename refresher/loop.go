@@ -9,6 +9,7 @@ import (
 
 // outcome is what an attempt brings back to the loop.
 type outcome struct {
+	began   instant // before the exchange
 	grant   Grant
 	err     error
 	unsaved []byte // a refresh token that could not be saved
@@ -155,12 +156,13 @@ func (l *loop) start(f func() outcome) {
 func (l *loop) attempt() outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), exchangeTimeout)
 	defer cancel()
+	began := l.now()
 	grant, err := l.config.Exchange(ctx)
-	if err != nil || grant.RefreshToken == nil {
-		return outcome{grant: grant, err: err, unsaved: l.unsaved}
+	o := outcome{unsaved: l.unsaved}
+	if grant.RefreshToken != nil { // whatever else the answer was: it counts
+		o = l.save(grant.RefreshToken)
 	}
-	o := l.save(grant.RefreshToken)
-	o.grant = grant
+	o.began, o.grant, o.err = began, grant, err
 	return o
 }
 
@@ -183,7 +185,8 @@ var errExpired = errors.New("the token that was granted has expired already")
 // take publishes what came of an attempt.
 func (l *loop) take(o outcome) {
 	s, now := l.current.Load(), l.now()
-	if o.grant.AccessToken != nil && !now.wall.Before(o.grant.Expiry) {
+	issued := o.issued()
+	if o.err == nil && o.grant.AccessToken != nil && now.until(issued.add(o.grant.lifetime())) <= 0 {
 		o.err = &Failure{Class: Malformed, Err: errExpired}
 	}
 	var next *Snapshot
@@ -191,7 +194,7 @@ func (l *loop) take(o outcome) {
 	case o.err != nil:
 		next = s.failed(failureOf(o.err), now, rand.Float64())
 	case o.grant.AccessToken != nil:
-		next = s.granted(o.grant, now, rand.Float64())
+		next = s.granted(o.grant, issued, now, rand.Float64())
 	default: // only a save
 		next = s.again()
 	}
@@ -203,6 +206,15 @@ func (l *loop) take(o outcome) {
 	l.publish(next)
 }
 
+// issued is the instant from which the grant's lifetime counts, by both clocks:
+// that of the request. The wall clock may have been set while it was under way,
+// so the grant's own times are used for their difference alone, and for the
+// fraction of a second that the endpoint has cut off its own.
+func (o outcome) issued() instant {
+	cut := o.began.wall.Sub(o.grant.IssuedAt)
+	return o.began.add(-min(max(cut, 0), time.Second))
+}
+
 func (l *loop) takeSave(o outcome, now instant) {
 	l.unsaved = o.unsaved
 	switch {
@@ -210,7 +222,7 @@ func (l *loop) takeSave(o outcome, now instant) {
 		l.failures = 0
 	case o.saveErr != nil:
 		l.failures++
-		l.saveAt = now.add(min(30*time.Second, time.Second<<min(l.failures-1, 5)))
+		l.saveAt = now.add(min(saveMost, saveFirst<<min(l.failures-1, 5)))
 	}
 }
 

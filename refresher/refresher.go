@@ -26,7 +26,8 @@ import (
 	"time"
 )
 
-// DefaultMinTTL is how long a token should live still when a caller does not say.
+// DefaultMinTTL is how long a token should live still when a caller does not
+// say: enough for what most callers do next, a push or a download.
 const DefaultMinTTL = 5 * time.Minute
 
 // ErrStopped is returned to callers of a Refresher whose Run has ended.
@@ -40,11 +41,14 @@ type Grant struct {
 	IssuedAt, Expiry time.Time // wall clock of this machine
 }
 
+func (g Grant) lifetime() time.Duration { return g.Expiry.Sub(g.IssuedAt) }
+
 // Config is what a Refresher works with.
 type Config struct {
 	// Exchange calls the token endpoint once, without retries of its own. Its
-	// error may be a *Failure; any other counts as transient. Calls never
-	// overlap. ctx outlives any caller of Token.
+	// error may be a *Failure; any other counts as transient. A refresh token in
+	// the grant is saved even beside an error. Calls never overlap. ctx outlives
+	// any caller of Token.
 	Exchange func(ctx context.Context) (Grant, error)
 
 	// Save makes a rotated refresh token durable; from the call on, whether it
@@ -99,7 +103,8 @@ func New(c Config) *Refresher {
 	now := r.now()
 	first.attemptIn(0, now)
 	if c.Grant != nil {
-		first = first.granted(*c.Grant, now, rand.Float64())
+		issued := now.add(c.Grant.IssuedAt.Sub(now.wall))
+		first = first.granted(*c.Grant, issued, now, rand.Float64())
 		first.Exchanges = 0
 	}
 	r.current.Store(first)
@@ -194,8 +199,8 @@ func (r *Refresher) await(ctx context.Context, s *Snapshot, w wake) error {
 // giveUp is for callers whose wait ended before the refresh did.
 func (r *Refresher) giveUp(reason error) (Token, error) {
 	s := r.current.Load()
-	if s.valid(r.now()) {
-		return s.token(true)
+	if now := r.now(); s.valid(now) {
+		return s.token(now, true)
 	}
 	if reason == ErrStopped {
 		return Token{}, ErrStopped

@@ -481,7 +481,7 @@ func TestBareRefusalsNeedFiveInARowAndAnExpiredToken(t *testing.T) {
 		if s.Class != NeedsLogin {
 			t.Errorf("after expiry: %v", s.Class)
 		}
-		if wait := s.NextAttempt.Sub(s.Ended); wait != latchedRetry {
+		if wait := s.NextAttempt().Sub(s.Ended); wait != latchedRetry {
 			t.Errorf("next attempt after %v; want %v", wait, latchedRetry)
 		}
 		e.set(func(e *endpoint) { e.err = nil })
@@ -601,4 +601,111 @@ func TestNothingPrintsTheToken(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An endpoint that has asked for a pause gets it, as long as there is a token;
+// without one a request starts an attempt all the same, every requestGap.
+func TestRetryAfterHoldsForCallersToo(t *testing.T) {
+	e := &endpoint{}
+	bubble(t, e, func(t *testing.T, r *Refresher) {
+		mustToken(t, r, 0)
+		e.set(func(e *endpoint) { e.err = &Failure{Class: Transient, RetryAfter: 9 * time.Minute, Err: errDown} })
+		time.Sleep(37 * time.Minute)
+		synctest.Wait()
+		before := e.count()
+		for range 60 {
+			if tok := mustToken(t, r, 30*time.Minute); !tok.Stale { // the token has 23 min
+				t.Error("not stale")
+			}
+			time.Sleep(time.Second)
+		}
+		with := e.count() - before
+		time.Sleep(time.Hour)
+		before = e.count()
+		for range 60 {
+			_, _ = r.Token(t.Context(), 0)
+			time.Sleep(time.Second)
+		}
+		without := e.count() - before
+		t.Logf("Retry-After of 9 min, a caller a second: %d attempts a minute with a token, %d without", with, without)
+		if with > 1 || without < 10 || without > 13 {
+			t.Errorf("%d and %d attempts", with, without)
+		}
+	})
+}
+
+// An outage says nothing of the refresh token: it does not take back what five
+// refusals amount to.
+func TestAnOutageDoesNotLiftALatch(t *testing.T) {
+	e := &endpoint{err: &Failure{Class: Refused, Err: errDown}}
+	bubble(t, e, func(t *testing.T, r *Refresher) {
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if s := r.Snapshot(); s.Class != NeedsLogin {
+			t.Fatalf("%v after %d refusals", s.Class, s.Refusals)
+		}
+		e.set(func(e *endpoint) { e.err = errDown })
+		time.Sleep(latchedRetry)
+		synctest.Wait()
+		if s := r.Snapshot(); s.Class != NeedsLogin {
+			t.Errorf("%v after one refused connection", s.Class)
+		}
+		e.set(func(e *endpoint) { e.err = nil })
+		time.Sleep(latchedRetry)
+		mustToken(t, r, 0)
+		if s := r.Snapshot(); s.Refusals != 0 {
+			t.Errorf("%d refusals after a grant", s.Refusals)
+		}
+	})
+}
+
+// Saves that fail are tried again after 1 s, doubling to 30 s; and once more when
+// the loop ends.
+func TestTheGapsBetweenSaves(t *testing.T) {
+	var at []time.Time
+	e := &endpoint{rotate: true, saveErr: errors.New("disk full"), lifetime: 24 * time.Hour}
+	synctest.Test(t, func(t *testing.T) {
+		save := func(ctx context.Context, token []byte) error {
+			at = append(at, time.Now())
+			return e.save(ctx, token)
+		}
+		r := New(Config{Exchange: e.exchange, Save: save})
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		mustToken(t, r, 0)
+		time.Sleep(5*time.Minute + time.Second/2)
+		cancel()
+		<-r.done
+	})
+	for i := 1; i < len(at)-1; i++ {
+		if gap, want := at[i].Sub(at[i-1]), min(time.Second<<(i-1), 30*time.Second); gap != want {
+			t.Errorf("gap %d is %v, want %v", i, gap, want)
+		}
+	}
+	last := at[len(at)-1].Sub(at[len(at)-2])
+	t.Logf("%d saves in 5 min, the last at the end of the loop, %v after the one before", len(at), last)
+	if len(at) < 12 || last >= 30*time.Second {
+		t.Errorf("%d saves; the last %v after the one before", len(at), last)
+	}
+}
+
+// A refresh token that came with an answer which is otherwise no good is saved.
+func TestARefreshTokenBesideAnErrorIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &endpoint{}
+		exchange := func(context.Context) (Grant, error) {
+			return Grant{RefreshToken: []byte("next")}, &Failure{Class: Malformed, Err: errDown}
+		}
+		r := New(Config{Exchange: exchange, Save: e.save})
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		if s, err := r.Refresh(t.Context()); err != nil || s.Class != Malformed {
+			t.Errorf("%v, %v", s.Class, err)
+		}
+		cancel()
+		<-r.done
+		if len(e.saved) == 0 || e.saved[0] != "next" {
+			t.Errorf("saved: %q", e.saved)
+		}
+	})
 }

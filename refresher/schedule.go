@@ -4,10 +4,17 @@ import "time"
 
 // The figures of the schedule.
 const (
-	// exchangeTimeout bounds one exchange. It runs in a context of its own.
+	// exchangeTimeout bounds one exchange, in a context of its own. It is what a
+	// slow endpoint may take; giving up sooner loses the replies that come late,
+	// and with them refresh tokens.
 	exchangeTimeout = 20 * time.Second
-	// saveTimeout bounds one attempt to save a rotated refresh token.
+	// saveTimeout bounds one attempt to save a rotated refresh token. A keyring
+	// that takes longer than twice its own limit of 5 s is not coming back soon.
 	saveTimeout = 10 * time.Second
+	// A save is tried again after saveFirst, doubling to saveMost: often, because
+	// a login hangs on it, and a write costs little.
+	saveFirst = time.Second
+	saveMost  = 30 * time.Second
 
 	backoffFirst = time.Second
 	// The caps while the token is valid and once it has expired. With full
@@ -21,7 +28,8 @@ const (
 
 	// requestGap is how long after a failure a request may start an attempt.
 	requestGap = 5 * time.Second
-	// forcedGap is the same for a person's wish.
+	// forcedGap is the same for a person's wish: a key that is held down must not
+	// hammer the endpoint.
 	forcedGap = time.Second
 
 	// hintQuiet is how long there must have been no hint for the next to start
@@ -36,16 +44,17 @@ const (
 	refusedLimit = 5
 	latchedRetry = 30 * time.Minute
 
+	// retryAfterMax: an endpoint that asks for more may be mistaken, or a proxy on
+	// the way may; a few attempts too many cost less than an hour without tokens.
 	retryAfterMax = 10 * time.Minute
 )
 
-// refreshAt is when a token is to be replaced: at 50 to 60 % of its lifetime.
-// That leaves 24 minutes of an hour to ride out an outage. The draw, in
+// refreshAfter is how old a token is when it is to be replaced: 50 to 60 % of its
+// lifetime. That leaves 24 minutes of an hour to ride out an outage. The draw, in
 // [0, 1), is made once for each token: drawn anew at every look, the earliest
 // would win.
-func refreshAt(issued, expiry time.Time, draw float64) time.Time {
-	lifetime := expiry.Sub(issued)
-	return issued.Add(lifetime/2 + time.Duration(draw*float64(lifetime)/10))
+func refreshAfter(lifetime time.Duration, draw float64) time.Duration {
+	return lifetime/2 + time.Duration(draw*float64(lifetime)/10)
 }
 
 // verdict is what a failure amounts to after those before it.
@@ -71,11 +80,11 @@ func retryIn(s *Snapshot, valid bool, left, retryAfter time.Duration, draw float
 }
 
 // backoff is exponential: a moment in a window that starts at 1 s and doubles
-// with each failure. The jitter is full up to a minute, because the agents of a
-// whole company see the same outage begin; by the time that the window is
-// longer they are spread, and only its last quarter is used. Of a short window only
-// the first quarter is, at most requestGap: a draw near zero would be a retry at
-// once, and would break the promise of one attempt per requestGap.
+// with each failure. Of a window up to a minute all but the first quarter is used
+// (at most requestGap of it is left out: a draw near zero would be a retry at
+// once, and would break the promise of one attempt per requestGap), because the
+// agents of a whole company see the same outage begin. By the time that the window
+// is longer they are spread, and only its last quarter is used.
 func backoff(failures int, valid bool, draw float64) time.Duration {
 	limit := backoffExpired
 	if valid {

@@ -6,7 +6,6 @@ import (
 )
 
 func TestRefreshAt(t *testing.T) {
-	issued := time.Unix(1_800_000_000, 0)
 	for _, tt := range []struct {
 		lifetime time.Duration
 		draw     float64
@@ -17,9 +16,9 @@ func TestRefreshAt(t *testing.T) {
 		{time.Hour, 1, 36 * time.Minute},
 		{20 * time.Second, 0.999999, 11999998 * time.Microsecond},
 	} {
-		got := refreshAt(issued, issued.Add(tt.lifetime), tt.draw).Sub(issued)
+		got := refreshAfter(tt.lifetime, tt.draw)
 		if diff := got - tt.want; diff < -time.Microsecond*10 || diff > time.Microsecond*10 {
-			t.Errorf("refreshAt(%v, draw %v) = %v, want %v", tt.lifetime, tt.draw, got, tt.want)
+			t.Errorf("refreshAfter(%v, draw %v) = %v, want %v", tt.lifetime, tt.draw, got, tt.want)
 		}
 	}
 }

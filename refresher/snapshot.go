@@ -14,11 +14,6 @@ import (
 type Snapshot struct {
 	// Generation numbers the tokens, from 1. It is 0 before the first.
 	Generation uint64
-	IssuedAt   time.Time
-	Expiry     time.Time
-	// NextAttempt is when the loop acts next by itself. It is zero if only a
-	// person's wish will make it.
-	NextAttempt time.Time
 
 	// Class and Err tell how the last exchange failed; None and nil if it did
 	// not, or if there was none. NeedsLogin and Configuration are verdicts: the
@@ -42,8 +37,9 @@ type Snapshot struct {
 	steps       int  // failures in a row since the backoff began
 	wished      bool // next is when the endpoint wants it
 	clock       Clock
-	expiry      instant       // Expiry, by both clocks
-	next        instant       // NextAttempt, by both clocks
+	lifetime    time.Duration // from issue to expiry
+	expiry      instant       // by both clocks
+	next        instant       // when the loop acts next by itself; zero: it does not
 	ended       instant       // Ended, by both clocks
 	accessToken *secret       // nil before the first grant
 	changed     chan struct{} // closed when the next snapshot is published
@@ -114,6 +110,44 @@ func (s *Snapshot) Left() time.Duration {
 	return s.life(now)
 }
 
+// Expiry is when the token ends, by the wall clock as it is now; zero if there
+// is none. It is never later than what either clock makes of it: whoever keeps a
+// token until then must not keep a dead one because the clock was set back.
+func (s *Snapshot) Expiry() time.Time {
+	if s.accessToken == nil {
+		return time.Time{}
+	}
+	return s.ends(read(s.clock))
+}
+
+// ends is the wall's own word where the clocks agree to the second: they drift
+// apart by themselves, and people like to see a whole second.
+func (s *Snapshot) ends(now instant) time.Time {
+	if at := now.wall.Add(now.until(s.expiry)); s.expiry.wall.Sub(at) > time.Second {
+		return at
+	}
+	return s.expiry.wall
+}
+
+// IssuedAt is Expiry less the token's lifetime.
+func (s *Snapshot) IssuedAt() time.Time {
+	if s.accessToken == nil {
+		return time.Time{}
+	}
+	return s.Expiry().Add(-s.lifetime)
+}
+
+// NextAttempt is when the loop acts next by itself, by the wall clock as it is
+// now. It is zero if only a person's wish will make it.
+func (s *Snapshot) NextAttempt() time.Time { return s.nextAt(read(s.clock)) }
+
+func (s *Snapshot) nextAt(now instant) time.Time {
+	if s.next.isZero() {
+		return time.Time{}
+	}
+	return now.wall.Add(now.until(s.next))
+}
+
 // Grant is the access token for a successor of this Refresher, or nil if there
 // is none.
 func (s *Snapshot) Grant() *Grant {
@@ -122,7 +156,8 @@ func (s *Snapshot) Grant() *Grant {
 		return nil
 	}
 	now := read(s.clock)
-	return &Grant{AccessToken: token, IssuedAt: s.IssuedAt, Expiry: now.wall.Add(s.life(now))}
+	expiry := s.ends(now)
+	return &Grant{AccessToken: token, IssuedAt: expiry.Add(-s.lifetime), Expiry: expiry}
 }
 
 // life is how much of the token is left by the clock that says less, so that
@@ -139,15 +174,19 @@ func (s *Snapshot) valid(now instant) bool {
 // grants, else it would make every request an exchange; and tokens that live
 // for seconds, as in tests, would never do.
 func (s *Snapshot) lives(now instant, minTTL time.Duration) bool {
-	lifetime := s.Expiry.Sub(s.IssuedAt)
-	return s.valid(now) && s.life(now) >= min(minTTL, lifetime/2)
+	return s.valid(now) && s.life(now) >= min(minTTL, s.lifetime/2)
 }
 
 // worthAttempt reports whether a request may start an exchange: not sooner
 // than requestGap after one that failed, and not once a person must act. So
-// ten thousand requests during an outage cost one attempt per requestGap.
+// ten thousand requests during an outage cost one attempt per requestGap. The
+// endpoint's own wish (Retry-After) holds as long as there is a token that can be
+// served meanwhile.
 func (s *Snapshot) worthAttempt(now instant) bool {
 	if s.Class == NeedsLogin || s.Class == Configuration {
+		return false
+	}
+	if s.wished && s.valid(now) && now.until(s.next) > 0 {
 		return false
 	}
 	return !s.failedWithin(requestGap, now)
@@ -168,7 +207,7 @@ var errWait = errors.New("wait")
 func (s *Snapshot) look(first uint64, minTTL time.Duration, now instant) (Token, error) {
 	switch {
 	case s.lives(now, minTTL):
-		return s.token(false)
+		return s.token(now, false)
 	case !s.worthAttempt(now), s.Generation != first && s.valid(now):
 		return s.best(now)
 	}
@@ -178,47 +217,47 @@ func (s *Snapshot) look(first uint64, minTTL time.Duration, now instant) (Token,
 // best is the answer when waiting has no point.
 func (s *Snapshot) best(now instant) (Token, error) {
 	if s.valid(now) {
-		return s.token(true)
+		return s.token(now, true)
 	}
 	class := s.Class
 	if class != NeedsLogin && class != Configuration {
 		class = Transient
 	}
-	return Token{}, &Error{Class: class, Next: s.NextAttempt, Err: s.Err}
+	return Token{}, &Error{Class: class, Next: s.nextAt(now), Err: s.Err}
 }
 
 // errReplaced says that the snapshot's token was wiped: there is a newer one.
 var errReplaced = errors.New("token was replaced")
 
-func (s *Snapshot) token(stale bool) (Token, error) {
+func (s *Snapshot) token(now instant, stale bool) (Token, error) {
 	value := s.accessToken.copy()
 	if value == nil {
 		return Token{}, errReplaced
 	}
+	expiry := s.ends(now)
 	return Token{
 		Value: value, Generation: s.Generation, Stale: stale,
-		IssuedAt: s.IssuedAt, Expiry: s.Expiry, RefreshAt: s.NextAttempt,
+		IssuedAt: expiry.Add(-s.lifetime), Expiry: expiry, RefreshAt: s.nextAt(now),
 	}, nil
 }
 
-// granted is the snapshot after s when the endpoint returned g at the instant
-// now. However late g came, the next exchange keeps a distance.
-func (s *Snapshot) granted(g Grant, now instant, draw float64) *Snapshot {
+// granted is the snapshot after s when the endpoint returned, at the instant now,
+// a token that was issued at the instant issued. However late it came, the next
+// exchange keeps a distance.
+func (s *Snapshot) granted(g Grant, issued, now instant, draw float64) *Snapshot {
 	next := &Snapshot{
 		Generation: s.Generation + 1, accessToken: &secret{b: g.AccessToken}, clock: s.clock,
-		IssuedAt: g.IssuedAt.Round(0), Expiry: g.Expiry.Round(0),
-		Ended: now.wall, ended: now, Exchanges: s.Exchanges + 1,
+		lifetime: g.Expiry.Sub(g.IssuedAt), Ended: now.wall, ended: now, Exchanges: s.Exchanges + 1,
 		changed: make(chan struct{}),
 	}
-	next.expiry = now.add(next.Expiry.Sub(now.wall))
-	next.attemptIn(max(grantGap, refreshAt(g.IssuedAt, g.Expiry, draw).Sub(now.wall)), now)
+	next.expiry = issued.add(next.lifetime)
+	next.attemptIn(max(grantGap, now.until(issued.add(refreshAfter(next.lifetime, draw)))), now)
 	return next
 }
 
 // attemptIn sets when the loop acts next. It is for who makes a snapshot.
 func (s *Snapshot) attemptIn(d time.Duration, now instant) {
 	s.next = now.add(d)
-	s.NextAttempt = s.next.wall
 }
 
 // failed is the snapshot after s when the exchange that ended now failed.
@@ -229,13 +268,17 @@ func (s *Snapshot) failed(f *Failure, now instant, draw float64) *Snapshot {
 	next.Failures++
 	next.steps++
 	next.wished = f.RetryAfter > 0
-	next.Refusals = 0
-	if f.Class == Refused || f.Class == Unknown {
-		next.Refusals = s.Refusals + 1
+	// An outage in between says nothing of the refresh token: it neither adds to
+	// the refusals nor takes back what they amount to.
+	switch f.Class {
+	case Refused, Unknown:
+		next.Refusals++
+	case NeedsLogin:
+		next.Refusals = 0 // no need to count: the endpoint has said so
 	}
 	next.Class = verdict(f.Class, next.Refusals, s.valid(now))
 	next.Err = f.Err
-	next.next, next.NextAttempt = instant{}, time.Time{}
+	next.next = instant{}
 	if wait, ok := retryIn(next, s.valid(now), s.life(now), f.RetryAfter, draw); ok {
 		next.attemptIn(wait, now)
 	}
