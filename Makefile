@@ -9,6 +9,9 @@ PROGRAMS = bloq-agent bloq-token bloq-sandbox
 # The race detector needs cgo, and cgo a C compiler.
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
+# What a test has measured is printed; that it began and passed is not.
+FIGURES = awk '/^exit [0-9]+$$/ { code = $$2; next } !/^(=== |PASS$$|\?)/ && !/^ *--- PASS/ { print; fflush() } END { exit code }'
+
 .PHONY: build demo test soak lint fuzz clean
 
 build:
@@ -29,7 +32,7 @@ ifneq ($(MISSING),)
 	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl"
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"
-	go test $(RACE) -timeout 10m ./...
+	@{ go test $(RACE) -count=1 -v -timeout 15m ./...; echo "exit $$?"; } | $(FIGURES)
 
 # The same tests; those that have a long form (months of virtual time, hundreds
 # of rounds) take it when BLOQ_SOAK is 1. It prints every test's figures.

@@ -23,6 +23,10 @@ type bootClock struct {
 	boot, steps *os.File
 	done        sync.WaitGroup
 
+	// stepped waits for a step of the wall clock; tests replace it, since setting
+	// the clock is not for them. Its error is that of a closed clock.
+	stepped func() error
+
 	mu      sync.Mutex
 	waiters map[*waiter]struct{}
 }
@@ -33,7 +37,9 @@ type waiter struct {
 }
 
 // newClock starts two goroutines, which end with Close.
-func newClock() (*bootClock, error) {
+func newClock() (*bootClock, error) { return startClock(func(*bootClock) {}) }
+
+func startClock(change func(*bootClock)) (*bootClock, error) {
 	boot, err := newTimerfd(unix.CLOCK_BOOTTIME)
 	if err != nil {
 		return nil, err
@@ -43,6 +49,8 @@ func newClock() (*bootClock, error) {
 		return nil, errors.Join(err, boot.Close())
 	}
 	c := &bootClock{boot: boot, steps: steps, waiters: map[*waiter]struct{}{}}
+	c.stepped = c.readSteps
+	change(c)
 	if err := c.watchSteps(); err != nil {
 		return nil, errors.Join(err, boot.Close(), steps.Close())
 	}
@@ -152,20 +160,26 @@ func (c *bootClock) runBoot() {
 // cancelled (TFD_TIMER_CANCEL_ON_SET).
 func (c *bootClock) watchSteps() error {
 	far := unix.NsecToTimespec(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
-	return settime(c.steps, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, far)
+	err := settime(c.steps, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, far)
+	if errors.Is(err, syscall.ECANCELED) {
+		return nil // set once more in the meantime: it is armed all the same
+	}
+	return err
+}
+
+// readSteps returns when the wall clock has been set.
+func (c *bootClock) readSteps() error {
+	var count [8]byte
+	_, err := c.steps.Read(count[:])
+	if errors.Is(err, syscall.ECANCELED) {
+		return nil
+	}
+	return err
 }
 
 func (c *bootClock) runSteps() {
-	var count [8]byte
-	for {
-		_, err := c.steps.Read(count[:])
-		if err != nil && !errors.Is(err, syscall.ECANCELED) {
-			return // closed
-		}
+	for c.stepped() == nil && c.watchSteps() == nil {
 		c.wake(true)
-		if c.watchSteps() != nil {
-			return
-		}
 	}
 }
 

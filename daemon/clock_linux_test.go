@@ -1,9 +1,14 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func openFDs(t *testing.T) int {
@@ -44,19 +49,76 @@ func TestClockWakesInOrderAndOnce(t *testing.T) {
 	<-now
 }
 
-// What a step of the wall clock does; setting it is not for a test.
-func TestAStepWakesEverybody(t *testing.T) {
+// What the kernel says of a timer (proc(5), fdinfo).
+func timerInfo(t *testing.T, f *os.File) map[string]string {
+	t.Helper()
+	raw, err := f.SyscallConn()
+	do(t, err)
+	info := map[string]string{}
+	do(t, raw.Control(func(fd uintptr) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+		do(t, err)
+		for l := range strings.Lines(string(text)) {
+			key, value, _ := strings.Cut(strings.TrimSpace(l), ":")
+			info[key] = strings.TrimSpace(value)
+		}
+	}))
+	return info
+}
+
+// The kernel is asked what is armed: CLOCK_BOOTTIME for the waiting, which goes
+// on during suspend; CLOCK_REALTIME, to be cancelled when it is set, for a day
+// that does not come.
+func TestTheTimersAreTheRightOnes(t *testing.T) {
 	c, err := newClock()
 	do(t, err)
 	defer func() { do(t, c.Close()) }()
-	a, stopA := c.After(time.Hour)
-	defer stopA()
-	b, stopB := c.After(2 * time.Hour)
-	defer stopB()
-	c.wake(true)
-	<-a
-	<-b
-	do(t, c.watchSteps()) // it can be armed again
+	_, stop := c.After(time.Hour)
+	defer stop()
+	boot, steps := timerInfo(t, c.boot), timerInfo(t, c.steps)
+	if boot["clockid"] != strconv.Itoa(unix.CLOCK_BOOTTIME) {
+		t.Errorf("waits by clock %s", boot["clockid"])
+	}
+	flags, err := strconv.ParseInt(steps["settime flags"], 8, 0)
+	do(t, err)
+	if steps["clockid"] != strconv.Itoa(unix.CLOCK_REALTIME) || flags&unix.TFD_TIMER_CANCEL_ON_SET == 0 || flags&unix.TFD_TIMER_ABSTIME == 0 {
+		t.Errorf("watches for steps by %v", steps)
+	}
+	var at int64
+	_, err = fmt.Sscanf(steps["it_value"], "(%d,", &at)
+	do(t, err)
+	if at < int64((100 * 365 * 24 * time.Hour).Seconds()) {
+		t.Errorf("the day that does not come is %d s away", at)
+	}
+	t.Logf("boot %v, steps %v", boot, steps)
+	// By the kernel's own reading of the clock that goes on during suspend.
+	var now unix.Timespec
+	do(t, unix.ClockGettime(unix.CLOCK_BOOTTIME, &now))
+	if d := time.Duration(now.Nano()) - c.Boottime(); d > time.Second || d < -time.Second {
+		t.Errorf("Boottime is %v off", d)
+	}
+}
+
+// A step wakes everybody, each time, and the watcher is armed again.
+func TestAStepWakesEverybody(t *testing.T) {
+	steps := make(chan error)
+	c, err := startClock(func(c *bootClock) { c.stepped = func() error { return <-steps } })
+	do(t, err)
+	for range 3 {
+		do(t, settime(c.steps, 0, unix.Timespec{})) // disarmed, as far as the kernel can tell
+		a, stopA := c.After(time.Hour)
+		b, stopB := c.After(2 * time.Hour)
+		steps <- nil
+		<-a
+		<-b
+		stopA()
+		stopB()
+		if got := timerInfo(t, c.steps)["it_value"]; strings.HasPrefix(got, "(0,") {
+			t.Errorf("the watcher is not armed again: %s", got)
+		}
+	}
+	steps <- os.ErrClosed
+	do(t, c.Close())
 }
 
 func TestAClosedClockLeavesNothing(t *testing.T) {

@@ -300,7 +300,11 @@ func (d *Daemon) reopen(trust bool) {
 	d.eachProfile(func(p *profile) {
 		s := p.state.Load()
 		endpoints := d.config.Load().endpoints(s.facts)
-		if !trust && s.endpoints == endpoints || d.stopping.Load() {
+		if d.stopping.Load() {
+			return
+		}
+		if !trust && s.endpoints == endpoints {
+			d.tryAgain(s)
 			return
 		}
 		if s.login == nil {
@@ -310,12 +314,39 @@ func (d *Daemon) reopen(trust bool) {
 		s.halt()
 		next := &state{facts: s.facts, endpoints: endpoints}
 		if err := d.carryOver(p, s, next); err != nil {
+			if s.refresher.Snapshot().SaveErr != nil {
+				// The only copy of its refresh token is in memory.
+				d.log.Error().Str("profile", p.name).Err(err).Msg("the configuration is not taken for this profile before its refresh token is saved")
+				d.resume(p, s)
+				return
+			}
 			next.problem, next.failed = p.storeProblem(err)
 		}
 		p.set(next)
 		s.wipe()
 		d.tellOpened(p, s, next)
 	})
+}
+
+// tryAgain lets a person who has mended what the endpoint complained of say so by
+// a reload, instead of waiting half an hour.
+func (d *Daemon) tryAgain(s *state) {
+	if s.refresher == nil || s.refresher.Snapshot().Class != refresher.Configuration {
+		return
+	}
+	go func() { // ends with the exchange, or the daemon
+		ctx, cancel := context.WithTimeout(d.ctx, time.Minute)
+		defer cancel()
+		// A wish within a second of a failure gets that failure.
+		soon, stop := d.clock.After(time.Second)
+		defer stop()
+		select {
+		case <-soon:
+		case <-ctx.Done():
+			return
+		}
+		_, _ = s.refresher.Refresh(ctx) // its loop tells what came of it
+	}()
 }
 
 // carryOver starts next with the secrets and the token of s, which has been

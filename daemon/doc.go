@@ -14,6 +14,7 @@
 //	one per connection           net/http              the peer or the server closes
 //	refresher.Refresher.Run      Daemon.start          its state is halted
 //	an attempt                   Refresher.Run         its exchange and save are over (20 s + 10 s)
+//	Daemon.tryAgain's            reload                its exchange is over
 //	watcher.run                  Run                   ctx ends
 //	hinter.settle, readNetlink   Run                   ctx ends
 //	hinter.readLogind            Run                   ctx ends, or the system bus does; a frozen bus keeps it

@@ -224,7 +224,8 @@ func (p *Profiles) Lookup(name string) (Profile, bool) {
 }
 
 // Put adds a profile or replaces the one of its name. When it returns nil the
-// change is on the disk; else nothing has changed.
+// change is on the disk; else nothing has changed here, and the disk has the one
+// or the other.
 func (p *Profiles) Put(profile Profile) error {
 	if !validName(profile.Name) {
 		return fmt.Errorf("no profile can be called %q", profile.Name)
