@@ -310,12 +310,14 @@ func prove(ctx context.Context, p *profile, c *candidate, client *accounts.Clien
 func (d *Daemon) restore(ctx context.Context, p *profile, st store.Store, id string) {
 	old := p.state.Load()
 	var err error
-	if old.login != nil && old.login.store == st {
+	switch {
+	case store.Place(old.facts.Store) != store.Place(st.Name()):
+		err = st.Delete(ctx, id)
+	case old.login == nil: // there is nothing to put back
+	default:
 		item := old.login.copyItem()
 		defer item.Wipe()
 		err = st.Save(ctx, id, item)
-	} else {
-		err = st.Delete(ctx, id)
 	}
 	if err != nil {
 		d.log.Error().Str("profile", p.name).Err(err).Msg("store keeps the login that was not adopted")
@@ -328,7 +330,7 @@ func (d *Daemon) dropOld(ctx context.Context, old *state, facts store.Profile) {
 		return
 	}
 	old.wipe()
-	if old.facts.Store == facts.Store {
+	if store.Place(old.facts.Store) == store.Place(facts.Store) {
 		return
 	}
 	if err := old.login.store.Delete(ctx, facts.ID); err != nil {

@@ -110,9 +110,12 @@ func (d *Daemon) move(ctx context.Context, p *profile, to string) *ipc.Problem {
 // copyTo returns the record that is in force from then on.
 func (d *Daemon) copyTo(ctx context.Context, old *state, dst store.Store) (store.Profile, error) {
 	facts := d.facts(old.facts.Name)
-	facts.Leftover = dst.Name()
-	if err := d.records.Put(facts); err != nil {
-		return facts, err
+	other := store.Place(old.facts.Store) != store.Place(dst.Name())
+	if other {
+		facts.Leftover = dst.Name()
+		if err := d.records.Put(facts); err != nil {
+			return facts, err
+		}
 	}
 	item := old.login.copyItem()
 	defer item.Wipe()
@@ -121,7 +124,10 @@ func (d *Daemon) copyTo(ctx context.Context, old *state, dst store.Store) (store
 		err = readsBack(ctx, dst, facts.ID, item)
 	}
 	if err == nil {
-		facts.Store, facts.Leftover = dst.Name(), old.facts.Store
+		facts.Store = dst.Name()
+		if other {
+			facts.Leftover = old.facts.Store
+		}
 		err = d.records.Put(facts)
 	}
 	return facts, err
@@ -143,7 +149,7 @@ func readsBack(ctx context.Context, s store.Store, id string, want store.Item) e
 // does not work the record keeps naming it. The caller holds p.change.
 func (d *Daemon) dropLeftover(ctx context.Context, p *profile) {
 	facts := d.facts(p.name)
-	if facts.Leftover == "" || facts.Leftover == facts.Store {
+	if facts.Leftover == "" || store.Place(facts.Leftover) == store.Place(facts.Store) {
 		return
 	}
 	st, err := d.options.Stores.named(facts.Leftover, p.name)

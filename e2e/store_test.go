@@ -248,29 +248,54 @@ func TestAKillInsideAMoveLosesNothing(t *testing.T) {
 	}
 }
 
-// A headless machine: the login comes as a systemd credential, nobody types
-// anything.
-func TestALoginFromSystemdCredentials(t *testing.T) {
-	w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+// passCredentials gives the world client keys as systemd credentials, for a
+// profile called robot. The daemon is stopped.
+func (w *world) passCredentials() {
+	w.t.Helper()
 	w.start("--store", "memory")
 	w.login()
 	fields := strings.Fields(w.must("", "bloq-agent", "keys", "create").stdout)
 	w.must("", "bloq-agent", "logout")
 	w.stop()
-	credentials := t.TempDir()
+	credentials := w.t.TempDir()
 	for name, text := range map[string]string{"client-id": fields[2], "client-secret": fields[len(fields)-1]} {
-		if err := os.WriteFile(filepath.Join(credentials, "bloq-agent.robot."+name), []byte(text+"\n"), 0o400); err != nil {
-			t.Fatal(err)
-		}
+		must(w.t, os.WriteFile(filepath.Join(credentials, "bloq-agent.robot."+name), []byte(text+"\n"), 0o400))
 	}
-	config := filepath.Join(w.dir, "config", "bloq-agent", "config.toml")
-	if err := os.MkdirAll(filepath.Dir(config), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(config, []byte("[profile.robot]\naccounts_url = \""+w.url+"\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.configure("[profile.robot]\naccounts_url = \"" + w.url + "\"\n")
 	w.env = append(w.env, "CREDENTIALS_DIRECTORY="+credentials)
+}
+
+// What a credential's login keeps and the file store are one place: neither a
+// move nor a login there may delete it.
+func TestACredentialBecomesAFile(t *testing.T) {
+	for name, change := range map[string][]string{
+		"move":  {"store", "move", "--to", "file"},
+		"login": {"login", "-p", "robot", "--store", "file", "--password-stdin", "--user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+			w.passCredentials()
+			w.start()
+			w.must("", "bloq-agent", "refresh")
+			if name == "login" {
+				change = append(change, w.user)
+			}
+			w.must(w.pass, "bloq-agent", change...)
+			w.stop() // before a refresh saves it anew
+			w.start()
+			w.must("", "bloq-token")
+			if s := w.status(); s.Store != "file" || w.api.Load().Stats().Reuse != 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// A headless machine: the login comes as a systemd credential, nobody types
+// anything.
+func TestALoginFromSystemdCredentials(t *testing.T) {
+	w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+	w.passCredentials()
 	before := w.api.Load().Stats().Grants["clientCredentials"]
 	for range 3 {
 		w.start()

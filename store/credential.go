@@ -52,6 +52,15 @@ func CredentialProfiles(dir string) []string {
 	return names
 }
 
+// Place is where the store called name keeps what it is given. What a
+// Credential keeps is the File store's: who drops one drops the other.
+func Place(name string) string {
+	if name == "credential" {
+		return "file"
+	}
+	return name
+}
+
 // Name is "credential".
 func (c *Credential) Name() string { return "credential" }
 
