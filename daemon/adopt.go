@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"bloq-agent/accounts"
@@ -60,6 +61,11 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 	if err != nil {
 		return ipc.Adopted{}, badRequest(err.Error())
 	}
+	if err := d.makeRoom(ctx, p, facts.Store); err != nil {
+		problem, _ := p.storeProblem(err)
+		return ipc.Adopted{}, problem
+	}
+	facts.Leftover = d.facts(p.name).Leftover
 	switch {
 	case a.Check:
 		if err := store.Probe(ctx, st); err != nil {
@@ -221,13 +227,14 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	s := &state{facts: c.facts, endpoints: e}
 	d.start(p, s, &login{client: client, store: st, id: c.facts.ID, item: c.item}, inherited{grant: c.grant})
 	p.set(s)
-	d.dropOld(ctx, old, c.facts)
+	old.wipe()
+	left := d.dropSoon(ctx, p)
 	if c.grant != nil {
 		d.observe(p, s, nil, s.refresher.Snapshot())
 	}
 	d.log.Info().Str("profile", p.name).Str("store", st.Name()).Msg("adopted a login")
 	answer := adopted(c.facts, e)
-	answer.Warning = c.warning
+	answer.Warning = strings.Join(slices.DeleteFunc([]string{c.warning, left}, func(s string) bool { return s == "" }), "; ")
 	if old.facts.ClientID != c.facts.ClientID {
 		answer.PreviousClientID = old.facts.ClientID
 	}
@@ -271,15 +278,51 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	} else if problem := prove(ctx, p, c, client); problem != nil {
 		return nil, problem
 	}
-	if err := st.Save(ctx, facts.ID, c.item); err != nil {
-		problem, _ := p.storeProblem(err)
+	if problem := d.keep(ctx, p, c, st); problem != nil {
 		return nil, problem
 	}
-	if err := d.records.Put(c.facts); err != nil {
-		d.restore(ctx, p, st, facts.ID)
-		return nil, &ipc.Problem{Code: ipc.CodeInternal, Detail: "recording the profile: " + err.Error()}
-	}
 	return c, nil
+}
+
+// keep saves c and records it. If it goes to another place than the login
+// before, the record names both from before the save until the old copy is gone.
+func (d *Daemon) keep(ctx context.Context, p *profile, c *candidate, st store.Store) *ipc.Problem {
+	before, _ := d.records.Lookup(p.name)
+	if store.Place(before.Store) == store.Place(st.Name()) {
+		if err := st.Save(ctx, c.facts.ID, c.item); err != nil {
+			problem, _ := p.storeProblem(err)
+			return problem
+		}
+		if err := d.records.Put(c.facts); err != nil {
+			d.putBack(ctx, p, st, c.facts.ID)
+			return notRecorded(err)
+		}
+		return nil
+	}
+	noted := before
+	if before.ID == "" {
+		noted = c.facts
+		noted.Store = "" // nothing is adopted yet
+	}
+	noted.Leftover = st.Name()
+	if err := d.records.Put(noted); err != nil {
+		return notRecorded(err)
+	}
+	if err := st.Save(ctx, c.facts.ID, c.item); err != nil {
+		d.takeBack(ctx, p, st, c.facts.ID, before)
+		problem, _ := p.storeProblem(err)
+		return problem
+	}
+	c.facts.Leftover = before.Store
+	if err := d.records.Put(c.facts); err != nil {
+		d.takeBack(ctx, p, st, c.facts.ID, before)
+		return notRecorded(err)
+	}
+	return nil
+}
+
+func notRecorded(err error) *ipc.Problem {
+	return &ipc.Problem{Code: ipc.CodeInternal, Detail: "recording the profile: " + err.Error()}
 }
 
 // prove spends the refresh token once. Only the endpoint's explicit word
@@ -306,35 +349,32 @@ func prove(ctx context.Context, p *profile, c *candidate, client *accounts.Clien
 	return nil
 }
 
-// restore puts the old item back after the new one could not be recorded.
-func (d *Daemon) restore(ctx context.Context, p *profile, st store.Store, id string) {
-	old := p.state.Load()
-	var err error
+// takeBack deletes what keep has saved in another place than the login before.
+// What cannot be deleted stays in the record.
+func (d *Daemon) takeBack(ctx context.Context, p *profile, st store.Store, id string, before store.Profile) {
+	err := st.Delete(ctx, id)
 	switch {
-	case store.Place(old.facts.Store) != store.Place(st.Name()):
-		err = st.Delete(ctx, id)
-	case old.login == nil: // there is nothing to put back
+	case err != nil:
+	case before.ID == "":
+		err = d.records.Remove(p.name)
 	default:
-		item := old.login.copyItem()
-		defer item.Wipe()
-		err = st.Save(ctx, id, item)
+		err = d.records.Put(before)
 	}
 	if err != nil {
 		d.log.Error().Str("profile", p.name).Err(err).Msg("store keeps the login that was not adopted")
 	}
 }
 
-// dropOld removes what the new login made useless.
-func (d *Daemon) dropOld(ctx context.Context, old *state, facts store.Profile) {
+// putBack saves the login before in the place that keep has used.
+func (d *Daemon) putBack(ctx context.Context, p *profile, st store.Store, id string) {
+	old := p.state.Load()
 	if old.login == nil {
-		return
+		return // nobody knows what it was
 	}
-	old.wipe()
-	if store.Place(old.facts.Store) == store.Place(facts.Store) {
-		return
-	}
-	if err := old.login.store.Delete(ctx, facts.ID); err != nil {
-		d.log.Warn().Str("profile", facts.Name).Str("store", old.facts.Store).Err(err).Msg("old store keeps its copy")
+	item := old.login.copyItem()
+	defer item.Wipe()
+	if err := st.Save(ctx, id, item); err != nil {
+		d.log.Error().Str("profile", p.name).Err(err).Msg("store keeps the login that was not adopted")
 	}
 }
 
@@ -367,15 +407,19 @@ func (d *Daemon) handleForget(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 	p.change.Lock()
 	defer p.change.Unlock()
-	old := p.state.Load()
-	if old.facts.ID == "" {
+	if d.facts(p.name).ID == "" {
 		return p.needsLogin("nothing to forget")
 	}
+	if err := d.dropLeftover(ctx, p); err != nil {
+		problem, _ := p.storeProblem(err)
+		return problem
+	}
+	old, facts := p.state.Load(), d.facts(p.name)
 	old.halt()
-	if old.facts.Store != "" {
-		st, err := d.options.Stores.named(old.facts.Store, p.name)
+	if facts.Store != "" {
+		st, err := d.options.Stores.named(facts.Store, p.name)
 		if err == nil {
-			err = st.Delete(ctx, old.facts.ID)
+			err = st.Delete(ctx, facts.ID)
 		}
 		if err != nil {
 			d.resume(p, old)
@@ -387,7 +431,7 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 		d.resume(p, old)
 		return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 	}
-	d.intentOf(old.facts).done()
+	d.intentOf(facts).done()
 	old.wipe()
 	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")

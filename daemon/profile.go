@@ -29,6 +29,7 @@ type profile struct {
 	generation atomic.Uint64 // of the last token published, over all states
 	warned     atomic.Int64  // days before the login's end that people were told of last
 	skewed     atomic.Bool   // people were told that the clocks differ
+	dropping   bool          // dropLater runs; guarded by change
 }
 
 // set replaces p's state. The caller holds p.change.
@@ -111,8 +112,8 @@ func (d *Daemon) open(ctx context.Context, p *profile) {
 	p.set(s)
 	d.tellOpened(p, before, s)
 	switch {
-	case s.problem == nil:
-		d.dropLeftover(ctx, p)
+	case s.problem == nil, s.facts.Store == "": // not before the login there is known to be good
+		d.dropSoon(ctx, p)
 	case !s.failed.IsZero():
 		go d.await(p, s)
 	}
@@ -134,7 +135,7 @@ func (d *Daemon) tellOpened(p *profile, before, s *state) {
 func (d *Daemon) await(p *profile, s *state) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
-	changed := d.options.Stores.Keyring.Watch(ctx)
+	changed := d.watchStore(ctx, s.facts.Store)
 	// The first look is for what happened before the watch stood.
 	for pause := time.Second; ; pause = min(2*pause, probeGap) {
 		select {
@@ -151,7 +152,7 @@ func (d *Daemon) await(p *profile, s *state) {
 		next := d.opened(ctx, p)
 		p.set(next)
 		if next.problem == nil {
-			d.dropLeftover(ctx, p)
+			d.dropSoon(ctx, p)
 		}
 		p.change.Unlock()
 		if next.problem == nil || next.problem.Detail != s.problem.Detail {

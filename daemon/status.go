@@ -53,6 +53,9 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
 		RefreshExpiry: f.RefreshExpiry.UTC(), Pending: pendingIDs(f), StoreNote: d.options.Stores.note(f.Store),
 	}
+	if elsewhere(f) && f.Store != "" {
+		out.Warning = "a copy of the login is left in the " + f.Leftover + "; it is deleted as soon as that can be had"
+	}
 	if s.problem != nil {
 		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
 		return out

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
@@ -78,16 +79,20 @@ func (d *Daemon) handleStore(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) move(ctx context.Context, p *profile, to string) *ipc.Problem {
 	p.change.Lock()
 	defer p.change.Unlock()
-	old := p.state.Load()
-	if old.problem != nil {
-		return old.problem
+	if problem := p.state.Load().problem; problem != nil {
+		return problem
 	}
 	if to != "keyring" && to != "file" {
 		return badRequest(fmt.Sprintf("secrets move to keyring or file, not to %q", to))
 	}
-	if old.facts.Store == to {
+	if d.facts(p.name).Store == to {
 		return badRequest(fmt.Sprintf("%s: its secrets are in the %s already", p.name, to))
 	}
+	if err := d.makeRoom(ctx, p, to); err != nil {
+		problem, _ := p.storeProblem(err)
+		return problem
+	}
+	old := p.state.Load()
 	dst, err := d.options.Stores.named(to, p.name)
 	if err != nil {
 		return badRequest(err.Error())
@@ -103,7 +108,7 @@ func (d *Daemon) move(ctx context.Context, p *profile, to string) *ipc.Problem {
 	l := &login{client: old.login.client, store: dst, id: facts.ID, item: old.login.copyItem()}
 	d.resume(p, &state{facts: facts, endpoints: old.endpoints, login: l, refresher: old.refresher})
 	old.login.wipe()
-	d.dropLeftover(ctx, p)
+	d.dropSoon(ctx, p) // the status tells
 	return nil
 }
 
@@ -145,26 +150,89 @@ func readsBack(ctx context.Context, s store.Store, id string, want store.Item) e
 	return nil
 }
 
-// dropLeftover deletes the copy that a move left in another store. If that
-// does not work the record keeps naming it. The caller holds p.change.
-func (d *Daemon) dropLeftover(ctx context.Context, p *profile) {
+// elsewhere reports whether f names a copy of its login in another place.
+func elsewhere(f store.Profile) bool {
+	return f.Leftover != "" && store.Place(f.Leftover) != store.Place(f.Store)
+}
+
+// dropLeftover deletes the copy that a move or a login left in another store.
+// If that does not work the record keeps naming it: a year-long token must not
+// rest where no record says so. The caller holds p.change.
+func (d *Daemon) dropLeftover(ctx context.Context, p *profile) error {
 	facts := d.facts(p.name)
-	if facts.Leftover == "" || store.Place(facts.Leftover) == store.Place(facts.Store) {
-		return
+	if !elsewhere(facts) {
+		return nil
 	}
 	st, err := d.options.Stores.named(facts.Leftover, p.name)
 	if err == nil {
 		err = st.Delete(ctx, facts.ID)
 	}
+	left := facts.Leftover
 	if err == nil {
 		facts.Leftover = ""
 		err = d.records.Put(facts)
 	}
 	if err != nil {
-		d.log.Warn().Str("profile", p.name).Str("store", facts.Leftover).Err(err).Msg("a copy of the login is left there; trying again at the next start")
-		return
+		return fmt.Errorf("a copy of the login is left in the %s: %w", left, err)
 	}
 	s := *p.state.Load()
 	s.facts = facts
 	p.set(&s)
+	return nil
+}
+
+// dropSoon is dropLeftover now, or else as soon as it works. It returns what a
+// person should know, or "". The caller holds p.change.
+func (d *Daemon) dropSoon(ctx context.Context, p *profile) string {
+	err := d.dropLeftover(ctx, p)
+	if err == nil {
+		return ""
+	}
+	d.log.Warn().Str("profile", p.name).Err(err).Msg("trying again until it is deleted")
+	if !p.dropping {
+		p.dropping = true
+		go d.dropLater(p, d.facts(p.name).Leftover)
+	}
+	return err.Error() + "; it will be deleted as soon as that works"
+}
+
+// dropLater ends when there is no leftover any more, or the daemon stops.
+func (d *Daemon) dropLater(p *profile, left string) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	defer cancel()
+	changed := d.watchStore(ctx, left)
+	for pause := time.Second; ; pause = min(2*pause, probeGap) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-time.After(pause):
+		}
+		p.change.Lock()
+		err := d.dropLeftover(ctx, p)
+		p.dropping = err != nil
+		p.change.Unlock()
+		if err == nil {
+			return
+		}
+	}
+}
+
+// watchStore sends when the store called name may have changed, if it can tell.
+func (d *Daemon) watchStore(ctx context.Context, name string) <-chan struct{} {
+	if name != "keyring" {
+		return nil
+	}
+	return d.options.Stores.Keyring.Watch(ctx)
+}
+
+// makeRoom sees that the record can name what a change to the store called to
+// will leave behind: it names one place besides its own. The caller holds
+// p.change.
+func (d *Daemon) makeRoom(ctx context.Context, p *profile, to string) error {
+	f := d.facts(p.name)
+	if to = store.Place(to); to == store.Place(f.Store) || to == store.Place(f.Leftover) {
+		return nil
+	}
+	return d.dropLeftover(ctx, p)
 }

@@ -153,7 +153,9 @@ type ProfileStatus struct {
 	Store       string `json:"store,omitempty"`
 	// StoreNote says what the store does and does not protect.
 	StoreNote string `json:"store_note,omitempty"`
-	ClientID  string `json:"client_id,omitempty"`
+	// Warning says where else a copy of the login is left.
+	Warning  string `json:"warning,omitempty"`
+	ClientID string `json:"client_id,omitempty"`
 	// Pending are client keys that failed logins left behind.
 	Pending       []string  `json:"pending_client_keys,omitempty"`
 	Generation    uint64    `json:"generation"`

@@ -32,8 +32,9 @@ type Profile struct {
 	// Store is where its item rests. It is empty until a login was adopted.
 	Store    string `json:"store,omitempty"`
 	ClientID string `json:"client_id,omitempty"`
-	// Leftover is another store that may hold a copy of the item: a move to or
-	// from it was under way. Whoever opens the profile deletes that copy.
+	// Leftover is another store that may hold a copy of the item: a move or a
+	// login to or from it was under way, or it could not be had when it was over.
+	// Whoever opens the profile deletes that copy, and whoever forgets it.
 	Leftover string `json:"leftover,omitempty"`
 	// Pending are client keys that logins made before they failed, or that a
 	// login under way has just made.

@@ -75,6 +75,8 @@ func (a *attempt) addRefreshToken() error {
 func added(done ipc.Adopted) error {
 	if done.Warning != "" {
 		complain("warning: %s", done.Warning)
+	}
+	if done.ExpiresAt.IsZero() { // not proved
 		return printf("added profile %s\n", done.Profile)
 	}
 	return printf("added profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt))

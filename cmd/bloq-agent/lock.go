@@ -121,6 +121,9 @@ old one is dropped.`,
 			if err := l.post(ipc.RouteStore, ipc.Move{Profile: profile, To: to}, &s); err != nil {
 				return err
 			}
+			if s.Warning != "" {
+				complain("warning: %s", s.Warning)
+			}
 			return printf("moved profile %s to the %s store\n%s", s.Profile, s.Store, noteLine(s))
 		}),
 	}

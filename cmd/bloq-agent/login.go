@@ -187,6 +187,9 @@ func (a *attempt) finish(ctx context.Context, account accounts.Grant, key accoun
 // loggedIn tells of a login that the daemon has, whether stdout takes it or not.
 func loggedIn(done ipc.Adopted) error {
 	err := printf("logged in as profile %s; access token good until %s\n", done.Profile, clockTime(done.ExpiresAt))
+	if done.Warning != "" {
+		complain("warning: %s", done.Warning)
+	}
 	if id := done.PreviousClientID; id != "" {
 		complain("client keys %s of the login before still exist", id)
 		complain("hint: bloq-agent keys delete %s --profile %s", id, done.Profile)

@@ -127,6 +127,9 @@ func table(profiles []ipc.ProfileStatus) error {
 		if err := printf("%s%s", noteLine(p), skewLine(p)); err != nil {
 			return err
 		}
+		if p.Warning != "" {
+			complain("warning: %s: %s", p.Profile, p.Warning)
+		}
 		if p.LastError == "" {
 			continue
 		}

@@ -93,6 +93,22 @@ func (s *SecretService) StartKeyring(t *testing.T) {
 	}
 }
 
+// Items is how many items the login collection holds. It may be locked.
+func (s *SecretService) Items(t *testing.T) int {
+	t.Helper()
+	c, err := dbus.Connect(s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	v, err := c.Object(secretsName, loginPath).GetProperty("org.freedesktop.Secret.Collection.Items")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, _ := v.Value().([]dbus.ObjectPath)
+	return len(paths)
+}
+
 // Lock locks the login collection.
 func (s *SecretService) Lock(t *testing.T) {
 	t.Helper()
