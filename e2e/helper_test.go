@@ -12,6 +12,7 @@ import (
 // The helper is started for every git push and kubectl call: what it links is
 // what it costs.
 func TestTheHelperIsSmallAndLinksNoNet(t *testing.T) {
+	readSources(t)
 	fi, err := os.Stat(filepath.Join(bin, "bloq-token"))
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +45,7 @@ func TestTheHelperIsSmallAndLinksNoNet(t *testing.T) {
 
 // The tree of imports is what keeps each package readable by itself.
 func TestTheTreeOfImports(t *testing.T) {
+	readSources(t)
 	for pkg, allowed := range map[string][]string{
 		"bloq-agent/ipc":              {},
 		"bloq-agent/ipc/client":       {"bloq-agent/ipc"},
