@@ -49,6 +49,7 @@ type Daemon struct {
 	hub      hub
 	stopping atomic.Bool
 	locked   atomic.Bool // by `bloq-agent lock`
+	locking  sync.Mutex  // one lock at a time: it holds every profile
 
 	clock  refresher.Clock
 	ctx    context.Context // ends when the daemon stops
@@ -194,8 +195,10 @@ func (d *Daemon) hint() {
 	}
 }
 
+// haltAll is for the end: what could not be saved by then is told.
 func (d *Daemon) haltAll() {
 	d.eachProfile(func(p *profile) { p.state.Load().halt() })
+	d.tellLosses()
 }
 
 // eachProfile runs f for all profiles at the same time, each under its change

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"bloq-agent/ipc"
@@ -25,25 +26,27 @@ func (d *Daemon) wasLocked() bool {
 }
 
 func (d *Daemon) handleLock(w http.ResponseWriter, r *http.Request) {
-	if err := d.lock(); err != nil {
-		fail(w, &ipc.Problem{Code: ipc.CodeInternal, Detail: "locking: " + err.Error()})
+	if problem := d.lock(); problem != nil {
+		fail(w, problem)
 		return
 	}
 	d.handleStatus(w, r)
 }
 
-// lock wipes every secret from memory. The mark comes first: a crash in the
-// middle must come back locked.
-func (d *Daemon) lock() error {
-	if err := store.WriteFile(d.lockedPath(), nil); err != nil {
-		return err
+// lock wipes every secret from memory, unless one of them is nowhere else: then
+// nothing changes.
+func (d *Daemon) lock() *ipc.Problem {
+	d.locking.Lock()
+	defer d.locking.Unlock()
+	if problem := d.haltForLock(); problem != nil {
+		return problem
 	}
-	d.locked.Store(true)
+	// Who adopted a profile meanwhile that was not known before.
 	d.eachProfile(func(p *profile) {
-		s := p.state.Load()
-		s.halt()
-		s.wipe()
-		d.open(d.ctx, p)
+		if s := p.state.Load(); s.login != nil {
+			s.halt()
+			d.closeLocked(p)
+		}
 	})
 	d.options.Stores.File.Key().Lock()
 	// What was encoded and sent is garbage by now; this gives most of it back to
@@ -54,6 +57,92 @@ func (d *Daemon) lock() error {
 	d.log.Info().Msg("locked")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
 	return nil
+}
+
+// haltForLock holds all profiles while it looks whether one would be lost. The
+// only other holder of more than one is itself, and d.locking keeps it alone.
+func (d *Daemon) haltForLock() *ipc.Problem {
+	all := d.all()
+	var halted sync.WaitGroup
+	for _, p := range all {
+		p.change.Lock()
+		defer p.change.Unlock()
+		halted.Go(func() { p.state.Load().halt() }) // it tries once more to save
+	}
+	halted.Wait()
+	problem := d.lossOf(all)
+	if problem == nil {
+		// The mark comes before the wiping: a crash in the middle must come back
+		// locked.
+		if err := store.WriteFile(d.lockedPath(), nil); err != nil {
+			problem = &ipc.Problem{Code: ipc.CodeInternal, Detail: "locking: " + err.Error()}
+		}
+	}
+	if problem != nil {
+		for _, p := range all {
+			d.resume(p, p.state.Load())
+		}
+		return problem
+	}
+	d.locked.Store(true)
+	for _, p := range all {
+		d.closeLocked(p)
+	}
+	return nil
+}
+
+// closeLocked ends what ran in p, which has been stopped. The caller holds
+// p.change.
+func (d *Daemon) closeLocked(p *profile) {
+	p.state.Load().wipe()
+	d.open(d.ctx, p)
+}
+
+// lossOf is why the secrets of all must not be wiped, if there is a reason.
+func (d *Daemon) lossOf(all []*profile) *ipc.Problem {
+	for _, p := range all {
+		s := p.state.Load()
+		if err := s.unsaved(); err != nil {
+			return &ipc.Problem{
+				Code:   ipc.CodeUnavailable,
+				Detail: p.name + ": locking would lose the login: its newest refresh token is not saved: " + err.Error(),
+				Hint:   s.rescue(),
+			}
+		}
+	}
+	return nil
+}
+
+// tellLosses is for a daemon that is about to end: profiles have been stopped.
+func (d *Daemon) tellLosses() {
+	for _, p := range d.all() {
+		s := p.state.Load()
+		err := s.unsaved()
+		if err == nil {
+			continue
+		}
+		e := d.log.Error().Str("profile", p.name).Err(err)
+		if c := s.rescue(); c != "" {
+			e = e.Str("would_have_saved_it", c)
+		}
+		e.Msg("stopping with a refresh token that could not be saved: the login will be lost")
+	}
+}
+
+// unsaved is why the only good refresh token of s is in memory alone, or nil.
+func (s *state) unsaved() error {
+	if s.login == nil {
+		return nil
+	}
+	return s.refresher.Snapshot().SaveErr
+}
+
+// rescue is a command that saves what s holds, if there is one.
+func (s *state) rescue() string {
+	if store.Place(s.login.store.Name()) == "file" {
+		return "" // whatever keeps it from being written is not ours to mend
+	}
+	return "bloq-agent store move --to file --profile " + s.facts.Name
 }
 
 func (d *Daemon) handleUnlock(w http.ResponseWriter, r *http.Request) {

@@ -14,7 +14,8 @@ func lockCommand() *cobra.Command {
 		Use:   "lock",
 		Short: "wipe every secret from the daemon's memory, until unlock",
 		Long: `Wipe every secret from the daemon's memory. Until "bloq-agent unlock" the helper
-gets exit status 3, over restarts too. Logins in the memory store are lost.`,
+gets exit status 3, over restarts too. Logins in the memory store are lost. It
+refuses while a refresh token could not be saved yet, which would be lost too.`,
 		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
