@@ -405,21 +405,25 @@ type token []byte
 func (t token) MarshalText() ([]byte, error) { return t, nil }
 
 func (t *token) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
 	if string(b) == "null" {
 		return nil
+	}
+	s := bytes.Trim(b, `"`)
+	if len(b) != len(s)+2 || bytes.IndexByte(s, '\\') >= 0 { // no plain string
+		var decoded string
+		if err := json.Unmarshal(b, &decoded); err != nil {
+			return err
+		}
+		s = []byte(decoded)
 	}
 	if len(s) == 0 || len(s) > maxToken {
 		return errors.New("token is empty or too long")
 	}
-	for _, c := range []byte(s) {
+	for _, c := range s {
 		if c <= ' ' || c > '~' {
 			return errors.New("token holds what no header may")
 		}
 	}
-	*t = token(s)
+	*t = bytes.Clone(s)
 	return nil
 }

@@ -175,6 +175,7 @@ func (l *loop) save(refreshToken []byte) outcome {
 	if err := l.config.Save(ctx, refreshToken); err != nil {
 		return outcome{unsaved: refreshToken, saveErr: err}
 	}
+	clear(refreshToken) // Save has its own
 	return outcome{}
 }
 

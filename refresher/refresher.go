@@ -53,7 +53,7 @@ type Config struct {
 
 	// Save makes a rotated refresh token durable; from the call on, whether it
 	// fails or not, Exchange must use that token. After an error it is called
-	// again with the same token, later.
+	// again with the same token, later. The bytes are cleared when it has worked.
 	Save func(ctx context.Context, refreshToken []byte) error
 
 	// Grant is an access token that is at hand already, or nil.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -24,39 +25,80 @@ type wireItem struct {
 
 // encodeItem makes one line of printable ASCII. gnome-keyring has lost a whole
 // collection over a newline in a secret, and others cut at NUL.
+//
+// It writes the JSON itself: the library would leave the secrets in buffers that
+// nobody can clear.
 func encodeItem(i Item) ([]byte, error) {
-	plain, err := json.Marshal(wireItem{
-		Origin: i.Origin, RefreshToken: i.RefreshToken.Reveal(), ClientSecret: i.ClientSecret.Reveal(),
-		AccountToken: i.AccountToken.Reveal(), AccountExpiry: i.AccountExpiry, ClientID: i.ClientID, Source: i.Source,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encoding item: %w", err)
+	size := 256 + 6*len(i.Origin+i.ClientID+i.Source)
+	for _, s := range []Secret{i.RefreshToken, i.ClientSecret, i.AccountToken} {
+		size += base64.StdEncoding.EncodedLen(len(s.Reveal()))
 	}
-	defer clear(plain)
-	return base64.RawStdEncoding.AppendEncode([]byte(itemPrefix), plain), nil
+	plain := make([]byte, 0, size) // never grown, so that there is one copy to clear
+	defer func() { clear(plain) }()
+	var failed error
+	text := func(name string, v any) {
+		quoted, err := json.Marshal(v)
+		failed = errors.Join(failed, err)
+		plain = append(append(append(plain, '"'), name+`":`...), quoted...)
+		plain = append(plain, ',')
+	}
+	secret := func(name string, s Secret) {
+		if !s.IsZero() {
+			plain = append(append(plain, '"'), name+`":"`...)
+			plain = append(base64.StdEncoding.AppendEncode(plain, s.Reveal()), `",`...)
+		}
+	}
+	plain = append(plain, '{')
+	text("origin", i.Origin)
+	secret("refresh_token", i.RefreshToken)
+	if i.ClientID != "" {
+		text("client_id", i.ClientID)
+	}
+	secret("client_secret", i.ClientSecret)
+	secret("account_token", i.AccountToken)
+	if !i.AccountExpiry.IsZero() {
+		text("account_expiry", i.AccountExpiry)
+	}
+	if i.Source != "" {
+		text("source", i.Source)
+	}
+	plain[len(plain)-1] = '}'
+	if failed != nil {
+		return nil, fmt.Errorf("encoding item: %w", failed)
+	}
+	out := make([]byte, 0, len(itemPrefix)+base64.RawStdEncoding.EncodedLen(len(plain)))
+	return base64.RawStdEncoding.AppendEncode(append(out, itemPrefix...), plain), nil
 }
 
-// decodeItem reads what encodeItem wrote and nothing else. Its errors hold
-// nothing of b.
+// decodeItem reads what encodeItem wrote and nothing else: what it read must be
+// written again in the same way. Its errors hold nothing of b.
 func decodeItem(b []byte) (Item, error) {
 	body, ok := bytes.CutPrefix(b, []byte(itemPrefix))
 	if !ok {
 		return Item{}, fmt.Errorf("%w: it is not of this version", ErrDamaged)
 	}
-	// The decoder itself skips newlines and stray trailing bits.
-	plain, err := base64.RawStdEncoding.Strict().AppendDecode(nil, body)
-	if err != nil || bytes.ContainsAny(body, "\r\n") {
+	plain, err := base64.RawStdEncoding.AppendDecode(make([]byte, 0, len(body)), body)
+	defer clear(plain)
+	if err != nil {
 		return Item{}, fmt.Errorf("%w: its encoding is broken", ErrDamaged)
 	}
-	defer clear(plain)
 	var w wireItem
-	d := json.NewDecoder(bytes.NewReader(plain))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&w); err != nil || d.More() {
-		return Item{}, fmt.Errorf("%w: its content is broken", ErrDamaged)
-	}
-	return Item{
+	err = json.Unmarshal(plain, &w)
+	item := Item{
 		Origin: w.Origin, RefreshToken: NewSecret(w.RefreshToken), ClientSecret: NewSecret(w.ClientSecret),
 		AccountToken: NewSecret(w.AccountToken), AccountExpiry: w.AccountExpiry, ClientID: w.ClientID, Source: w.Source,
-	}, nil
+	}
+	if err == nil {
+		var again []byte
+		again, err = encodeItem(item)
+		defer clear(again)
+		if !bytes.Equal(again, b) {
+			err = ErrDamaged
+		}
+	}
+	if err != nil {
+		item.Wipe()
+		return Item{}, fmt.Errorf("%w: its content is broken", ErrDamaged)
+	}
+	return item, nil
 }

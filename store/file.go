@@ -165,9 +165,11 @@ func decrypt(sealed []byte, identity age.Identity) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: its header is broken", ErrDamaged)
 	}
-	plain, err := io.ReadAll(io.LimitReader(r, maxFile))
-	if err != nil {
+	plain := make([]byte, len(sealed)) // the plain text is shorter
+	n, err := io.ReadFull(r, plain)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		clear(plain)
 		return nil, fmt.Errorf("%w: its content is cut or changed", ErrDamaged)
 	}
-	return plain, nil
+	return plain[:n], nil
 }

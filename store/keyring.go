@@ -59,7 +59,9 @@ func (k *Keyring) Load(ctx context.Context, id string) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	return decodeItem([]byte(secret))
+	b := []byte(secret)
+	defer clear(b)
+	return decodeItem(b)
 }
 
 // Save writes an item; the service has it on its disk when this returns.
