@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,11 @@ import (
 // the profile half-changed.
 func (d *Daemon) handleAdopt(w http.ResponseWriter, r *http.Request) {
 	var a ipc.Adopt
+	defer func() { // what is taken over is copied
+		for _, secret := range []ipc.Text{a.RefreshToken, a.AccessToken, a.ClientSecret, a.AccountToken} {
+			clear(secret)
+		}
+	}()
 	if err := decode(r, &a); err != nil {
 		fail(w, badRequest(err.Error()))
 		return
@@ -252,6 +258,14 @@ type candidate struct {
 	warning string
 }
 
+// wipe is for one that is not adopted.
+func (c *candidate) wipe() {
+	c.item.Wipe()
+	if c.grant != nil {
+		clear(c.grant.AccessToken)
+	}
+}
+
 // newLogin proves a's refresh token where nothing else does, and saves it.
 func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts store.Profile, e accounts.Endpoints, st store.Store, client *accounts.Client) (*candidate, *ipc.Problem) {
 	origin, err := accounts.Origin(e.Token)
@@ -260,10 +274,10 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	}
 	c := &candidate{facts: facts, item: store.Item{
 		Origin:       origin,
-		RefreshToken: store.NewSecret(a.RefreshToken),
+		RefreshToken: store.NewSecret(bytes.Clone(a.RefreshToken)),
 		ClientID:     a.ClientID,
-		ClientSecret: store.NewSecret(a.ClientSecret),
-		AccountToken: store.NewSecret(a.AccountToken),
+		ClientSecret: store.NewSecret(bytes.Clone(a.ClientSecret)),
+		AccountToken: store.NewSecret(bytes.Clone(a.AccountToken)),
 	}}
 	if times, err := accounts.TokenTimes(a.AccountToken); err == nil {
 		c.item.AccountExpiry = times.Expiry
@@ -271,14 +285,17 @@ func (d *Daemon) newLogin(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	c.facts.ClientID, c.facts.Pending = a.ClientID, without(facts.Pending, append(a.Deleted, a.ClientID)...)
 	// Without the moment nobody knows how much of the token's life has passed.
 	if len(a.AccessToken) > 0 && !a.IssuedAt.IsZero() {
-		c.grant = grantAt(a.AccessToken, a.IssuedAt, time.Now())
+		c.grant = grantAt(bytes.Clone(a.AccessToken), a.IssuedAt, time.Now())
 	} else if err := store.Probe(ctx, st); err != nil { // before a token is spent that may be rotated
+		c.wipe()
 		problem, _ := p.storeProblem(err)
 		return nil, problem
 	} else if problem := prove(ctx, p, c, client); problem != nil {
+		c.wipe()
 		return nil, problem
 	}
 	if problem := d.keep(ctx, p, c, st); problem != nil {
+		c.wipe()
 		return nil, problem
 	}
 	return c, nil
@@ -335,6 +352,7 @@ func prove(ctx context.Context, p *profile, c *candidate, client *accounts.Clien
 		grant := grantOf(g)
 		c.grant = &grant
 		if g.RefreshToken != nil {
+			c.item.RefreshToken.Wipe()
 			c.item.RefreshToken = store.NewSecret(g.RefreshToken)
 			c.facts.RefreshExpiry = g.RefreshExpiry
 		}

@@ -58,6 +58,8 @@ type Daemon struct {
 	lastRead []byte // of the configuration file; New's, then Run's alone
 	running  bool   // the same
 
+	server *server.Server // set before it serves; nil if nothing does
+
 	mu       sync.Mutex          // guards the map, and nothing that blocks
 	profiles map[string]*profile // by name; a name once known stays
 }
@@ -104,6 +106,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.hub.init()
 	d.openAll(ctx)
 	srv := server.New(d.options.Listener, d.routes(), d.refused)
+	d.server = srv
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	changed := d.watch(ctx)

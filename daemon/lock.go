@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -49,11 +48,11 @@ func (d *Daemon) lock() *ipc.Problem {
 		}
 	})
 	d.options.Stores.File.Key().Lock()
-	// What was encoded and sent is garbage by now; this gives most of it back to
-	// the kernel, which clears it. A pool's buffers are garbage at the third look.
-	for range 3 {
-		debug.FreeOSMemory()
+	d.options.Stores.Memory.Wipe()
+	if d.server != nil {
+		d.server.CloseIdle()
 	}
+	scrub()
 	d.log.Info().Msg("locked")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
 	return nil

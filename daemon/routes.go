@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -195,25 +196,46 @@ func (d *Daemon) handleRefresh(w http.ResponseWriter, r *http.Request) {
 }
 
 // decode reads a JSON body strictly: an unknown member is a newer client's
-// wish, and must not be dropped in silence.
+// wish, and must not be dropped in silence. It is not a json.Decoder, which
+// would keep a copy of the body, secrets included.
 func decode(r *http.Request, v any) error {
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		// The library's text quotes the value, which may be a secret.
-		var typed *json.UnmarshalTypeError
-		if errors.As(err, &typed) {
-			return fmt.Errorf("body: %s must be a %s", typed.Field, typed.Type)
-		}
-		if text := err.Error(); strings.HasPrefix(text, "json: unknown field ") {
-			return errors.New("body: " + strings.TrimPrefix(text, "json: "))
-		}
+	body := server.Body(r)
+	var members map[string]skipped
+	if err := json.Unmarshal(body, &members); err != nil {
 		return errors.New("body is not the JSON that this route takes")
 	}
-	if dec.More() {
-		return errors.New("body has more than one value")
+	for name := range members {
+		if !hasMember(v, name) {
+			return fmt.Errorf("body: unknown field %q", name)
+		}
+	}
+	err := json.Unmarshal(body, v)
+	// The library's text quotes the value, which may be a secret.
+	var typed *json.UnmarshalTypeError
+	if errors.As(err, &typed) {
+		return fmt.Errorf("body: %s must be a %s", typed.Field, typed.Type)
+	}
+	if err != nil {
+		return errors.New("body is not the JSON that this route takes")
 	}
 	return nil
+}
+
+// A skipped is a value that nobody looks at.
+type skipped struct{}
+
+func (*skipped) UnmarshalJSON([]byte) error { return nil }
+
+// hasMember reports whether the struct that v points to has a field for name.
+func hasMember(v any, name string) bool {
+	t := reflect.TypeOf(v).Elem()
+	for i := range t.NumField() {
+		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if strings.EqualFold(tag, name) { // as the library does
+			return true
+		}
+	}
+	return false
 }
 
 func badRequest(detail string) *ipc.Problem {

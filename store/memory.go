@@ -58,6 +58,16 @@ func (m *Memory) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
+// Wipe forgets every item.
+func (m *Memory) Wipe() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, item := range m.items {
+		item.Wipe()
+	}
+	clear(m.items)
+}
+
 func usable(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -64,6 +64,13 @@ func (s *Server) Serve() error {
 // that are being answered.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
 
+// CloseIdle ends the connections that wait for another request. Their buffers
+// hold what was answered last.
+func (s *Server) CloseIdle() {
+	s.http.SetKeepAlivesEnabled(false)
+	s.http.SetKeepAlivesEnabled(true)
+}
+
 // Close ends everything at once.
 func (s *Server) Close() error { return s.http.Close() }
 
@@ -86,9 +93,26 @@ func prepare(h http.Handler) http.Handler {
 		ctx, cancel := context.WithTimeout(ctx, wait-min(wait/10, 100*time.Millisecond))
 		defer cancel()
 		r = r.WithContext(ctx)
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.Body = &wholeBody{bytes.NewReader(body), body}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// A wholeBody has arrived already.
+type wholeBody struct {
+	*bytes.Reader
+	all []byte
+}
+
+func (*wholeBody) Close() error { return nil }
+
+// Body is the whole body of r. It may hold secrets and is cleared when the
+// handler returns, so a handler that needs a part for longer copies it.
+func Body(r *http.Request) []byte {
+	if b, ok := r.Body.(*wholeBody); ok {
+		return b.all
+	}
+	return nil
 }
 
 type goneKey struct{}
@@ -115,8 +139,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err := rc.SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, ipc.MaxBody))
+	body, err := readAll(http.MaxBytesReader(w, r.Body, ipc.MaxBody), r.ContentLength)
 	if err != nil {
+		clear(body)
 		var tooLong *http.MaxBytesError
 		if errors.As(err, &tooLong) {
 			return nil, errBodyTooLong
@@ -124,6 +149,27 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, errors.New("body did not arrive whole")
 	}
 	return body, rc.SetReadDeadline(time.Time{})
+}
+
+// readAll is io.ReadAll for what may hold secrets: if the length is known the
+// bytes are never copied, and what it grew out of is cleared.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	body := make([]byte, 0, max(length, 0)+512)
+	for {
+		if len(body) == cap(body) {
+			old := body
+			body = append(body, 0)[:len(body)]
+			clear(old)
+		}
+		n, err := r.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			return body, nil
+		}
+		if err != nil {
+			return body, err
+		}
+	}
 }
 
 // waitOf reads Bloq-Wait: milliseconds, the default if absent, at most
