@@ -107,22 +107,58 @@ func TestAKeyUnderAPassphrase(t *testing.T) {
 	}
 }
 
-// What Protect was killed in the middle of must open with one key or the other.
-func TestABareKeyBesideASealedOneIsNotRead(t *testing.T) {
-	h := newHome(t)
-	id := store.NewID()
-	do(t, h.open().Save(t.Context(), id, item("x")))
-	bare, err := os.ReadFile(filepath.Join(h.keys, "identity.txt"))
-	do(t, err)
-	h.withPassphrase(t)
-	do(t, os.WriteFile(filepath.Join(h.keys, "identity.txt"), bare, 0o600))
-	f := h.open()
-	if !f.Key().Locked() {
-		t.Error("the bare key is in force again")
+// What Protect was killed in the middle of: the bare key is not read, nor
+// concealed, and goes as soon as the sealed one has been opened.
+func TestABareKeyBesideASealedOne(t *testing.T) {
+	for name, finish := range map[string]func(*store.Key) error{
+		"unlock":        func(k *store.Key) error { return k.Unlock([]byte("correct horse")) },
+		"protect again": func(k *store.Key) error { return k.Protect([]byte("correct horse")) },
+	} {
+		h := newHome(t)
+		id := store.NewID()
+		do(t, h.open().Save(t.Context(), id, item("x")))
+		path := filepath.Join(h.keys, "identity.txt")
+		bare, err := os.ReadFile(path)
+		do(t, err)
+		h.withPassphrase(t)
+		do(t, os.WriteFile(path, bare, 0o600))
+		f := h.open()
+		if !f.Key().Locked() || !strings.Contains(f.Key().Describe(), path) {
+			t.Errorf("%s: the bare key is in force again, or concealed: %s", name, f.Key().Describe())
+		}
+		do(t, finish(f.Key()))
+		if _, err := os.Stat(path); err == nil || strings.Contains(f.Key().Describe(), path) {
+			t.Errorf("%s: the bare key is still there", name)
+		}
+		_, err = f.Load(t.Context(), id)
+		do(t, err)
 	}
-	do(t, f.Key().Unlock([]byte("correct horse")))
-	_, err = f.Load(t.Context(), id)
+	// Another key may be the only copy of itself.
+	h := newHome(t).withPassphrase(t)
+	other := newHome(t)
+	do(t, other.open().Save(t.Context(), store.NewID(), item("x")))
+	path := filepath.Join(h.keys, "identity.txt")
+	do(t, os.Rename(filepath.Join(other.keys, "identity.txt"), path))
+	k := h.open().Key()
+	do(t, k.Unlock([]byte("correct horse")))
+	if _, err := os.Stat(path); err != nil || !strings.Contains(k.Describe(), path) {
+		t.Errorf("%v; %s", err, k.Describe())
+	}
+	if err := k.Unlock([]byte("wrong")); !errors.Is(err, store.ErrPassphrase) {
+		t.Errorf("a wrong passphrase for a key that is open: %v", err)
+	}
+}
+
+// More than 2^15 takes more memory than the daemon may have; less is guessed
+// sooner.
+func TestTheWorkFactorOfThePassphrase(t *testing.T) {
+	h := newHome(t).withPassphrase(t)
+	b, err := os.ReadFile(filepath.Join(h.keys, "identity.age"))
 	do(t, err)
+	header := strings.Fields(strings.SplitN(string(b), "\n", 3)[1])
+	if len(header) != 4 || header[1] != "scrypt" || header[3] != "15" {
+		t.Errorf("%q", header)
+	}
 }
 
 func TestNothingIsReadableAndNoTwoSavesAlike(t *testing.T) {

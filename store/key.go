@@ -73,6 +73,9 @@ func (k *Key) Describe() string {
 	case "credential":
 		return "its key is a systemd credential"
 	case "passphrase":
+		if exists(k.file(bareKeyFile)) {
+			return "its key is under a passphrase, but an unprotected one lies in " + k.file(bareKeyFile) + "; bloq-agent unlock removes that, if it is the same"
+		}
 		return "its key is under a passphrase: a stolen disk or backup opens nothing"
 	}
 	return "its key lies in " + k.file(bareKeyFile) + " unprotected: a copy of the state directory alone opens nothing, a copy of your home does"
@@ -184,13 +187,18 @@ func parseIdentity(path string, b []byte) (*age.X25519Identity, error) {
 	return nil, fmt.Errorf("%s is not an age identity", path)
 }
 
-// Unlock opens a key that is under a passphrase. For any other it does nothing.
+// Unlock opens a key that is under a passphrase, or sees that the passphrase is
+// right if it is open already. For any other key it does nothing.
 func (k *Key) Unlock(passphrase []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.Source() != "passphrase" || k.opened != nil {
+	if k.Source() != "passphrase" || k.opened != nil && len(passphrase) == 0 {
 		return nil
 	}
+	return k.unlockLocked(passphrase)
+}
+
+func (k *Key) unlockLocked(passphrase []byte) error {
 	sealed, err := readOwn(k.file(sealedKeyFile))
 	if err != nil {
 		return err
@@ -205,8 +213,25 @@ func (k *Key) Unlock(passphrase []byte) error {
 		return ErrPassphrase // age cannot tell a wrong one from a changed file
 	}
 	defer clear(plain)
-	k.opened, err = parseIdentity(k.file(sealedKeyFile), plain)
-	return err
+	i, err := parseIdentity(k.file(sealedKeyFile), plain)
+	if err != nil {
+		return err
+	}
+	k.opened = i
+	return k.dropBare(i)
+}
+
+// dropBare removes the bare copy of i that a Protect which was killed has left.
+// Any other key there may be the only copy of itself.
+func (k *Key) dropBare(i *age.X25519Identity) error {
+	bare, err := parseIdentityFile(k.file(bareKeyFile))
+	if err != nil || bare.String() != i.String() {
+		return nil
+	}
+	if err := os.Remove(k.file(bareKeyFile)); err != nil {
+		return err
+	}
+	return syncDir(k.dir)
 }
 
 // Lock forgets what Unlock opened.
@@ -233,7 +258,11 @@ func (k *Key) Protect(passphrase []byte) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s := k.Source(); s != "bare" {
+	s := k.Source()
+	if s == "passphrase" && exists(k.file(bareKeyFile)) {
+		return k.unlockLocked(passphrase) // goes on where another was killed
+	}
+	if s != "bare" {
 		return fmt.Errorf("the key of the file store is a %s already", s)
 	}
 	i, err := parseIdentityFile(k.file(bareKeyFile))
@@ -257,8 +286,5 @@ func (k *Key) Protect(passphrase []byte) error {
 		return err
 	}
 	k.opened = i
-	if err := os.Remove(k.file(bareKeyFile)); err != nil {
-		return err
-	}
-	return syncDir(k.dir)
+	return k.dropBare(i)
 }
