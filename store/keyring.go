@@ -41,10 +41,11 @@ const (
 type Keyring struct {
 	slot chan struct{} // holds one value while a call runs
 
-	mu   sync.Mutex // guards hung
-	hung bool       // a call runs that nobody waits for any more
+	mu     sync.Mutex // guards the rest
+	hung   bool       // a call runs that nobody waits for any more
+	frozen time.Time  // when a call last took all its time in vain
 
-	check func(context.Context) error // replaced where go-keyring is mocked
+	check func(context.Context) error // replaced where go-keyring is mocked; not guarded
 }
 
 // NewKeyring does not touch the keyring yet.
@@ -95,14 +96,19 @@ func (k *Keyring) call(ctx context.Context, id string, f func() (string, error))
 	if err := usable(ctx, id); err != nil {
 		return "", err
 	}
+	callers := ctx
 	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 	defer cancel()
-	if k.isHung() {
+	if k.isFrozen() {
 		return "", unavailable(reasonFrozen, nil)
 	}
 	select {
 	case k.slot <- struct{}{}:
 	case <-ctx.Done():
+		return "", unavailable(reasonFrozen, nil)
+	}
+	if k.isFrozen() { // by the call that we waited for
+		<-k.slot
 		return "", unavailable(reasonFrozen, nil)
 	}
 	done := make(chan keyringResult, 1)
@@ -126,15 +132,22 @@ func (k *Keyring) call(ctx context.Context, id string, f func() (string, error))
 		// It may end at this very moment, and then there is nothing hung.
 		k.mu.Lock()
 		k.hung = !ended
+		if callers.Err() == nil { // it was not just a caller in a hurry
+			k.frozen = time.Now()
+		}
 		k.mu.Unlock()
 		return "", unavailable(reasonFrozen, nil)
 	}
 }
 
-func (k *Keyring) isHung() bool {
+// frozenFor is how long a time-out speaks for the calls that come after it. They
+// were made while it ran, by people who would otherwise wait once more.
+const frozenFor = time.Second
+
+func (k *Keyring) isFrozen() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.hung
+	return k.hung || time.Since(k.frozen) < frozenFor
 }
 
 // unavailable explains a reason, and what to do about it.
