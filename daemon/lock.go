@@ -160,16 +160,19 @@ func (d *Daemon) handleUnlock(w http.ResponseWriter, r *http.Request) {
 
 // unlock opens the key of the file store, if that takes a passphrase, and every
 // profile that is not served. A keyring is unlocked by its own means; here it
-// is only asked again.
+// is only asked again. It fails if one is still locked, or if none is served of
+// those that were not; whoever needs something else is no matter of unlock.
 func (d *Daemon) unlock(ctx context.Context, passphrase []byte) *ipc.Problem {
-	if key := d.options.Stores.File.Key(); key.Locked() && d.usesFile() {
+	key := d.options.Stores.File.Key()
+	if len(passphrase) == 0 && key.Locked() && d.usesFile() {
+		return errPassphraseMissing
+	}
+	if len(passphrase) > 0 {
 		err := key.Unlock(passphrase)
-		switch {
-		case errors.Is(err, store.ErrPassphrase) && len(passphrase) == 0:
-			return &ipc.Problem{Code: ipc.CodeLocked, Detail: "the key of the file store is under a passphrase", Hint: "bloq-agent unlock"}
-		case errors.Is(err, store.ErrPassphrase):
+		if errors.Is(err, store.ErrPassphrase) {
 			return &ipc.Problem{Code: ipc.CodeLocked, Detail: err.Error(), Hint: "bloq-agent unlock"}
-		case err != nil:
+		}
+		if err != nil {
 			return &ipc.Problem{Code: ipc.CodeInternal, Detail: err.Error()}
 		}
 	}
@@ -178,12 +181,50 @@ func (d *Daemon) unlock(ctx context.Context, passphrase []byte) *ipc.Problem {
 	}
 	d.locked.Store(false)
 	d.log.Info().Msg("unlocked")
+	var mu sync.Mutex
+	waited := map[string]*ipc.Problem{} // :: profile that was locked or waited for its store → what it still lacks
 	d.eachProfile(func(p *profile) {
-		if s := p.state.Load(); s.problem != nil {
-			d.open(context.WithoutCancel(ctx), p)
+		before := p.state.Load()
+		if before.problem == nil {
+			return
+		}
+		d.open(context.WithoutCancel(ctx), p)
+		if c := before.problem.Code; before.facts.Store != "" && (c == ipc.CodeLocked || c == ipc.CodeUnavailable) {
+			mu.Lock()
+			defer mu.Unlock()
+			waited[p.name] = p.state.Load().problem
 		}
 	})
-	return nil
+	if len(waited) == 0 && key.Locked() {
+		return errPassphraseMissing // what else may be meant
+	}
+	return d.stillLocked(waited)
+}
+
+// errPassphraseMissing makes the command ask for it.
+var errPassphraseMissing = &ipc.Problem{
+	Code: ipc.CodeLocked, Detail: "the key of the file store is under a passphrase", Hint: "bloq-agent unlock", Passphrase: true,
+}
+
+func (d *Daemon) stillLocked(waited map[string]*ipc.Problem) *ipc.Problem {
+	var first *ipc.Problem
+	served := false
+	for _, name := range d.names() {
+		problem, did := waited[name]
+		switch {
+		case !did:
+		case problem == nil:
+			served = true
+		case problem.Code == ipc.CodeLocked:
+			return problem
+		case first == nil:
+			first = problem
+		}
+	}
+	if served {
+		return nil
+	}
+	return first
 }
 
 // usesFile reports whether any profile needs the file store's key.

@@ -48,7 +48,7 @@ func TestLockedMeansWiped(t *testing.T) {
 		t.Errorf("after lock: %s", secret)
 	}
 	// What is in memory alone is lost, as the help says.
-	w.run("correct horse battery\n", "bloq-agent", "unlock", "--passphrase-stdin")
+	w.must("correct horse battery\n", "bloq-agent", "unlock", "--passphrase-stdin")
 	w.must("", "bloq-token", "-p", "default")
 	w.wants(w.run("", "bloq-token", "-p", "other"), 3, "needs login", "bloq-agent login --profile other")
 }

@@ -131,13 +131,13 @@ func TestAPassphraseOnTheFileStore(t *testing.T) {
 	w.start()
 	w.wants(w.run("", "bloq-token"), 3, "waiting for the file store (locked)", "bloq-agent unlock")
 	w.wants(w.run("", "bloq-agent", "unlock"), 2, "no terminal", "--passphrase-stdin")
-	w.wants(w.run("wrong\n", "bloq-agent", "unlock", "--passphrase-stdin"), 3, "wrong passphrase", "bloq-agent unlock")
+	w.wants(w.run("wrong\n", "bloq-agent", "unlock", "--passphrase-stdin"), 3, "wrong passphrase", "")
 	w.must("correct horse\n", "bloq-agent", "unlock", "--passphrase-stdin")
 	w.must("", "bloq-token")
 	w.must("", "bloq-agent", "refresh") // rotated and saved without a passphrase
 	w.must("", "bloq-agent", "lock")
 	w.wants(w.run("", "bloq-token"), 3, "locked", "bloq-agent unlock")
-	w.wants(w.run("wrong\n", "bloq-agent", "unlock", "--passphrase-stdin"), 3, "wrong passphrase", "bloq-agent unlock")
+	w.wants(w.run("wrong\n", "bloq-agent", "unlock", "--passphrase-stdin"), 3, "wrong passphrase", "")
 	w.must("correct horse\n", "bloq-agent", "unlock", "--passphrase-stdin")
 	w.must("", "bloq-token")
 	if n := w.api.Load().Stats().Reuse; n != 0 {

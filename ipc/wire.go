@@ -44,6 +44,8 @@ type Problem struct {
 	Code   Code   `json:"code"`
 	// Hint is a command that repairs it, if there is one.
 	Hint string `json:"hint,omitempty"`
+	// Passphrase says that unlock would go on with a passphrase.
+	Passphrase bool `json:"passphrase,omitempty"`
 }
 
 // Adopt is the body of POST /v1/adopt: a login that the daemon takes over.

@@ -49,12 +49,8 @@ passphrase. A keyring is unlocked in your desktop session; this asks it again.`,
 					return err
 				}
 			}
-			s, err := l.unlock(p)
-			if err != nil {
+			if err := l.unlock(p); err != nil {
 				return err
-			}
-			if err := needsPerson(s); err != nil {
-				return withHint(err, s)
 			}
 			return printf("unlocked\n")
 		}),
@@ -64,33 +60,21 @@ passphrase. A keyring is unlocked in your desktop session; this asks it again.`,
 }
 
 // unlock asks for a passphrase only if the daemon says that it takes one.
-func (l link) unlock(p ipc.Passphrase) (ipc.Status, error) {
-	var s ipc.Status
-	err := l.post(ipc.RouteUnlock, p, &s)
+func (l link) unlock(p ipc.Passphrase) error {
+	err := l.post(ipc.RouteUnlock, p, new(ipc.Status))
 	var f *failure
-	if p.Passphrase != nil || !errors.As(err, &f) || f.code != ipc.ExitPerson {
-		return s, err
+	if p.Passphrase != nil || !errors.As(err, &f) || !f.passphrase {
+		return err
 	}
 	passphrase, askErr := askSecret("passphrase of the file store: ", "bloq-agent unlock --passphrase-stdin")
 	if askErr != nil {
-		return s, askErr
+		return askErr
 	}
 	defer clear(passphrase)
 	if len(passphrase) == 0 {
-		return s, err
+		return err
 	}
-	return s, l.post(ipc.RouteUnlock, ipc.Passphrase{Passphrase: passphrase}, &s)
-}
-
-// withHint adds the daemon's hint for the profile that still needs somebody.
-func withHint(err error, s ipc.Status) error {
-	var f *failure
-	for _, p := range s.Profiles {
-		if p.Hint != "" && errors.As(err, &f) {
-			return &failure{f.code, p.LastError, p.Hint}
-		}
-	}
-	return err
+	return l.post(ipc.RouteUnlock, ipc.Passphrase{Passphrase: passphrase}, new(ipc.Status))
 }
 
 func storeCommand() *cobra.Command {

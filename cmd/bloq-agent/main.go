@@ -21,8 +21,8 @@ func main() {
 func run(args []string) int {
 	root := rootCommand()
 	root.SetArgs(args)
-	if err := root.Execute(); err != nil {
-		return report(err, root)
+	if cmd, err := root.ExecuteC(); err != nil {
+		return report(err, root, cmd)
 	}
 	return ipc.ExitOK
 }

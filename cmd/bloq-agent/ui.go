@@ -26,6 +26,8 @@ type failure struct {
 	code int
 	text string
 	hint string
+
+	passphrase bool // unlock would go on with one
 }
 
 func (f *failure) Error() string { return f.text }
@@ -96,7 +98,9 @@ func misused(cmd *cobra.Command, format string, args ...any) error {
 	return fail(ipc.ExitUsage, cmd.CommandPath()+" --help", format, args...)
 }
 
-func report(err error, root *cobra.Command) int {
+// report prints err, which cmd has failed with. Its hint is no help if it is cmd
+// itself.
+func report(err error, root, cmd *cobra.Command) int {
 	var f *failure
 	if !errors.As(err, &f) {
 		f = &failure{code: ipc.ExitUsage, text: firstLine(err.Error()), hint: root.Name() + " --help"}
@@ -104,7 +108,7 @@ func report(err error, root *cobra.Command) int {
 	for _, line := range strings.Split(f.text, "\n") {
 		complain("error: %s", line)
 	}
-	if f.hint != "" {
+	if f.hint != "" && f.hint != cmd.CommandPath() {
 		complain("hint: %s", f.hint)
 	}
 	return f.code
