@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -365,6 +366,10 @@ func TestImportBCL(t *testing.T) {
 	delete(file, "refreshToken")
 	write()
 	w.wants(w.run("", "bloq-agent", "import", "bcl"), 3, "neither a refresh token nor client keys", "bloq-agent login")
+	must(t, os.Remove(path))
+	must(t, syscall.Mkfifo(path, 0o600))
+	w.wants(w.run("", "bloq-agent", "import", "bcl"), 1, "is not a regular file", "")
+	must(t, os.Remove(path))
 	if err := os.WriteFile(path, []byte(`{"refreshToken": "se`), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -126,12 +125,7 @@ func notFound(err error) error {
 
 func (c *Credential) file(kind string) ([]byte, error) {
 	path := filepath.Join(c.dir, credentialPrefix+c.profile+"."+kind)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := readAtMost(f, path)
+	b, err := ReadRegular(path)
 	if err != nil {
 		return nil, err
 	}

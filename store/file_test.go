@@ -338,3 +338,34 @@ func TestCredential(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// What lies in the credentials directory is not of our making: nothing there may
+// hold the daemon up, or fill its memory.
+func TestCredentialsThatAreNoFiles(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"FIFO":            func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"link to a FIFO":  func(p string) error { return errors.Join(syscall.Mkfifo(p+".fifo", 0o600), os.Symlink(p+".fifo", p)) },
+		"directory":       func(p string) error { return os.Mkdir(p, 0o700) },
+		"endless device":  func(p string) error { return os.Symlink("/dev/zero", p) },
+		"link to itself":  func(p string) error { return os.Symlink(p, p) },
+		"longer than 1 M": func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 1<<20+1), 0o600) },
+	} {
+		h := newHome(t)
+		do(t, make(filepath.Join(h.credentials, "bloq-agent.work.refresh-token")))
+		if _, err := store.NewCredential(h.credentials, "work", h.open()).Load(t.Context(), store.NewID()); err == nil || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s as a refresh token: %v", name, err)
+		}
+		h = newHome(t)
+		do(t, make(filepath.Join(h.credentials, "bloq-agent.key")))
+		if err := h.open().Save(t.Context(), store.NewID(), item("x")); err == nil {
+			t.Errorf("%s as a key was taken", name)
+		}
+	}
+	h := newHome(t) // as some managers lay credentials out
+	do(t, os.WriteFile(filepath.Join(h.credentials, "..data"), []byte("token"), 0o400))
+	do(t, os.Symlink("..data", filepath.Join(h.credentials, "bloq-agent.work.refresh-token")))
+	got, err := store.NewCredential(h.credentials, "work", h.open()).Load(t.Context(), store.NewID())
+	if err != nil || string(got.RefreshToken.Reveal()) != "token" {
+		t.Errorf("a link to a file: %v", err)
+	}
+}

@@ -154,7 +154,7 @@ func (k *Key) make() error {
 // root or by us as its version has it.
 func (k *Key) fromCredential() (*age.X25519Identity, error) {
 	path := filepath.Join(k.credentials, credentialKeyFile)
-	b, err := os.ReadFile(path)
+	b, err := ReadRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,25 @@ func readOwn(path string) ([]byte, error) {
 	return readAtMost(f, path)
 }
 
+// ReadRegular reads a file that others have put in its place: of whatever owner
+// and mode, but a regular one, so that a FIFO or a device holds nobody up. A
+// symbolic link is followed to one.
+func ReadRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	return readAtMost(f, path)
+}
+
 func readAtMost(f *os.File, path string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {

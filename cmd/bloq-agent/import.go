@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
+	"bloq-agent/store"
 
 	"github.com/spf13/cobra"
 )
@@ -95,15 +97,10 @@ func bclPath(getenv func(string) string) (string, error) {
 
 func readBCL(path string) (bclFile, error) {
 	var f bclFile
-	r, err := os.Open(path)
+	b, err := store.ReadRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, fail(ipc.ExitUsage, "bloq-agent login", "bcl has left nothing: %s is not there", path)
 	}
-	if err != nil {
-		return f, err
-	}
-	defer func() { _ = r.Close() }()
-	b, err := io.ReadAll(io.LimitReader(r, 1<<20))
 	if err != nil {
 		return f, err
 	}

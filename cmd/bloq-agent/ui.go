@@ -48,7 +48,7 @@ func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []strin
 		case !errors.As(err, &known):
 			return &failure{code: ipc.ExitInternal, text: err.Error()}
 		case strings.HasPrefix(known.hint, store.HintFile) && cmd.Flags().Lookup("store") != nil:
-			return &failure{known.code, known.text, retyped(os.Args[1:], "file")}
+			return &failure{code: known.code, text: known.text, hint: retyped(os.Args[1:], "file")}
 		}
 		return err
 	}
