@@ -105,20 +105,25 @@ func (c *Credential) read() (Item, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return Item{}, err
 	}
-	secret, err := c.file("client-secret")
-	if err != nil {
-		return Item{}, notFound(err)
-	}
-	id, err := c.file("client-id")
-	if err != nil {
-		return Item{}, notFound(err)
+	secret, secretErr := c.file("client-secret")
+	id, idErr := c.file("client-id")
+	switch {
+	case errors.Is(secretErr, fs.ErrNotExist) && errors.Is(idErr, fs.ErrNotExist):
+		return Item{}, ErrNotFound
+	case secretErr != nil:
+		return Item{}, missing(secretErr)
+	case idErr != nil:
+		clear(secret)
+		return Item{}, missing(idErr)
 	}
 	return Item{ClientID: string(id), ClientSecret: NewSecret(secret), Source: fingerprint(id, secret)}, nil
 }
 
-func notFound(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotFound
+// missing names the one of two credentials that is not there.
+func missing(err error) error {
+	var e *fs.PathError
+	if errors.Is(err, fs.ErrNotExist) && errors.As(err, &e) {
+		return fmt.Errorf("credential %s is missing", filepath.Base(e.Path))
 	}
 	return err
 }

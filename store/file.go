@@ -100,10 +100,19 @@ func (f *File) makeWay(id string) error {
 	}
 	item, err := unseal(sealed, identity)
 	if err != nil {
-		return os.Rename(path, path+".damaged")
+		return putAside(path)
 	}
 	item.Wipe()
 	return nil
+}
+
+// putAside never replaces what was put aside before.
+func putAside(path string) error {
+	to := path + ".damaged"
+	for n := 2; exists(to); n++ {
+		to = fmt.Sprintf("%s.damaged-%d", path, n)
+	}
+	return os.Rename(path, to)
 }
 
 // Delete removes the item's file.
@@ -160,7 +169,7 @@ func decrypt(sealed []byte, identity age.Identity) ([]byte, error) {
 	r, err := age.Decrypt(bytes.NewReader(sealed), identity)
 	var other *age.NoIdentityMatchError
 	if errors.As(err, &other) {
-		return nil, fmt.Errorf("%w: it was encrypted to another key", ErrDamaged)
+		return nil, fmt.Errorf("%w: it was encrypted to another one, or its header is changed", ErrOtherKey)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: its header is broken", ErrDamaged)

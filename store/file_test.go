@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -187,10 +188,13 @@ func TestABackupWithoutTheKeyOpensNothing(t *testing.T) {
 	do(t, h.open().Save(t.Context(), id, item("canary")))
 	elsewhere := newHome(t)
 	elsewhere.items = h.items
-	if _, err := elsewhere.open().Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) {
+	if _, err := elsewhere.open().Load(t.Context(), id); !errors.Is(err, store.ErrOtherKey) || errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), elsewhere.keys) {
 		t.Errorf("no key: %v", err)
 	}
-	if _, err := elsewhere.withCredential(t).open().Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), "another key") {
+	if note := elsewhere.open().Key().Describe(); strings.Contains(note, "identity.txt") {
+		t.Errorf("it names a file that is not there: %s", note)
+	}
+	if _, err := elsewhere.withCredential(t).open().Load(t.Context(), id); !errors.Is(err, store.ErrOtherKey) || errors.Is(err, store.ErrDamaged) {
 		t.Errorf("another key: %v", err)
 	}
 }
@@ -254,7 +258,7 @@ func TestADamagedFileIsRefusedAndPutAside(t *testing.T) {
 		flipped := bytes.Clone(whole)
 		flipped[i] ^= 1
 		do(t, os.WriteFile(path, flipped, 0o600))
-		if _, err := f.Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) {
+		if _, err := f.Load(t.Context(), id); !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrOtherKey) {
 			t.Fatalf("byte %d flipped: %v", i, err)
 		}
 	}
@@ -266,6 +270,13 @@ func TestADamagedFileIsRefusedAndPutAside(t *testing.T) {
 	}
 	if got, err := f.Load(t.Context(), id); err != nil || string(got.RefreshToken.Reveal()) != "new login" {
 		t.Errorf("%v", err)
+	}
+	for n := range 3 {
+		do(t, os.WriteFile(path, fmt.Append(nil, "damage ", n), 0o600))
+		do(t, f.Save(t.Context(), id, item("new login")))
+	}
+	if list, _ := filepath.Glob(path + ".damaged*"); len(list) != 4 {
+		t.Errorf("four were damaged, put aside are %q", list)
 	}
 }
 
@@ -304,7 +315,15 @@ func TestCredential(t *testing.T) {
 		t.Helper()
 		do(t, os.WriteFile(filepath.Join(h.credentials, "bloq-agent.work."+kind), []byte(text), 0o600))
 	}
+	write("client-secret", "the-secret\n")
+	if _, err := c.Load(t.Context(), id); err == nil || err.Error() != "credential bloq-agent.work.client-id is missing" {
+		t.Errorf("no client ID: %v", err)
+	}
 	write("client-id", "the-id\n")
+	do(t, os.Remove(filepath.Join(h.credentials, "bloq-agent.work.client-secret")))
+	if _, err := c.Load(t.Context(), id); err == nil || err.Error() != "credential bloq-agent.work.client-secret is missing" {
+		t.Errorf("no client secret: %v", err)
+	}
 	write("client-secret", "the-secret\n")
 	got, err := c.Load(t.Context(), id)
 	if err != nil || got.ClientID != "the-id" || string(got.ClientSecret.Reveal()) != "the-secret" || !got.RefreshToken.IsZero() || got.Origin != "" {

@@ -77,6 +77,8 @@ func (k *Key) Describe() string {
 			return "its key is under a passphrase, but an unprotected one lies in " + k.file(bareKeyFile) + "; bloq-agent unlock removes that, if it is the same"
 		}
 		return "its key is under a passphrase: a stolen disk or backup opens nothing"
+	case "":
+		return "it has no key here"
 	}
 	return "its key lies in " + k.file(bareKeyFile) + " unprotected: a copy of the state directory alone opens nothing, a copy of your home does"
 }
@@ -103,7 +105,7 @@ func (k *Key) identity() (*age.X25519Identity, error) {
 	case "bare":
 		return parseIdentityFile(k.file(bareKeyFile))
 	}
-	return nil, fmt.Errorf("%w: there is no key in %s", ErrDamaged, k.dir)
+	return nil, fmt.Errorf("%w: there is none in %s", ErrOtherKey, k.dir)
 }
 
 // recipient is the public half. A bare key is made if there is none at all.

@@ -4,12 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 )
 
 // maxFile bounds what is read of a file of ours: an item is a few KiB.
 const maxFile = 1 << 20
+
+// A ModeError says that a file of ours is open to others.
+type ModeError struct {
+	Path string
+	Mode fs.FileMode
+}
+
+func (e *ModeError) Error() string {
+	return fmt.Sprintf("%s is open to others, mode %04o (chmod 600 mends it)", e.Path, e.Mode)
+}
 
 // readOwn reads a file that must be regular, ours, and closed to everybody
 // else. What is looked at is what is read: the checks are on the open file.
@@ -34,7 +45,7 @@ func readOwn(path string) ([]byte, error) {
 	case !ok || int(st.Uid) != os.Getuid():
 		return nil, fmt.Errorf("%s belongs to another user", path)
 	case fi.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%s is open to others, mode %04o (chmod 600 mends it)", path, fi.Mode().Perm())
+		return nil, &ModeError{path, fi.Mode().Perm()}
 	}
 	return readAtMost(f, path)
 }

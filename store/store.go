@@ -22,6 +22,8 @@ var (
 	ErrNotFound = errors.New("not in the store")
 	// ErrDamaged says that there is one, and that it cannot be read.
 	ErrDamaged = errors.New("item is damaged")
+	// ErrOtherKey says that there is one, and that its key is not here.
+	ErrOtherKey = errors.New("the key of the item is not here")
 )
 
 // A Store keeps items by their profile's id. Its methods may be called by
