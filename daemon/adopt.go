@@ -74,8 +74,12 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 	facts.Leftover = d.facts(p.name).Leftover
 	switch {
 	case a.Check:
-		if err := store.Probe(ctx, st); err != nil {
+		if err := takes(ctx, st, facts.ID); err != nil {
 			problem, _ := p.storeProblem(err)
+			var u *store.Unavailable
+			if errors.As(err, &u) && st.Name() == "keyring" {
+				problem.Hint = p.instead(u)
+			}
 			return ipc.Adopted{}, problem
 		}
 		answer := adopted(facts, endpoints)
@@ -88,6 +92,33 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 		return ipc.Adopted{}, problem
 	}
 	return d.takeOver(ctx, p, a, facts, endpoints, st)
+}
+
+// takes sees that st can keep a secret now, and that nothing is in the item's
+// own place that it would not replace: a login that finds out later has spent a
+// password and made client keys for nothing.
+func takes(ctx context.Context, st store.Store, id string) error {
+	if err := store.Probe(ctx, st); err != nil {
+		return err
+	}
+	item, err := st.Load(ctx, id)
+	item.Wipe()
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrOtherKey) {
+		return nil // it gives way
+	}
+	return err
+}
+
+// instead is what to type where the keyring cannot take a login.
+func (p *profile) instead(u *store.Unavailable) string {
+	hint := "bloq-agent login --store file"
+	if p.name != "default" {
+		hint += " --profile " + p.name
+	}
+	if u.Locked {
+		hint = "unlock the keyring in your desktop session, or: " + hint
+	}
+	return hint
 }
 
 // proposal is the profile's record and URLs as they would be after a.

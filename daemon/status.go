@@ -58,6 +58,9 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 	}
 	if s.problem != nil {
 		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
+		if out.Hint == "bloq-agent status" { // this is it
+			out.Hint = ""
+		}
 		return out
 	}
 	describeToken(&out, s.refresher.Snapshot())
