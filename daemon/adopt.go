@@ -249,6 +249,11 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	if d.stopping.Load() {
 		return ipc.Adopted{}, errStopping
 	}
+	d.adopting.Lock() // another profile may be about to get the same token
+	defer d.adopting.Unlock()
+	if owner := d.ownerOf(a.RefreshToken, p); owner != "" {
+		return ipc.Adopted{}, badRequest(fmt.Sprintf("profile %s has this refresh token already: two would spend it twice", owner))
+	}
 	old := p.state.Load()
 	client, err := accounts.New(e, d.clientOptions())
 	if err != nil {
@@ -279,6 +284,16 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 		answer.ExpiresAt = c.grant.Expiry
 	}
 	return answer, nil
+}
+
+// ownerOf is the name of another profile than p that runs on token, or "".
+func (d *Daemon) ownerOf(token ipc.Text, p *profile) string {
+	for _, other := range d.all() {
+		if l := other.state.Load().login; l != nil && other != p && l.holds(token) {
+			return other.name
+		}
+	}
+	return ""
 }
 
 // candidate is a login that has been proved and saved.

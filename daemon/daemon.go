@@ -49,6 +49,7 @@ type Daemon struct {
 	hub      hub
 	stopping atomic.Bool
 	locked   atomic.Bool // by `bloq-agent lock`
+	adopting sync.Mutex  // one login is taken over at a time
 	locking  sync.Mutex  // one lock at a time: it holds every profile
 
 	clock  refresher.Clock

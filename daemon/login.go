@@ -105,6 +105,13 @@ func (l *login) accountToken(now time.Time) (store.Secret, time.Time, bool) {
 	return l.item.AccountToken.Clone(), l.item.AccountExpiry, true
 }
 
+// holds reports whether token is l's refresh token.
+func (l *login) holds(token []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.item.RefreshToken.Equal(store.NewSecret(token))
+}
+
 // copyItem is for those who replace the login.
 func (l *login) copyItem() store.Item {
 	l.mu.Lock()

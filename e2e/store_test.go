@@ -313,7 +313,7 @@ func TestALoginFromSystemdCredentials(t *testing.T) {
 
 func TestImportBCL(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.start("--store", "memory")
+	w.start("--store", "file")
 	w.login()
 	refresh, account := "", ""
 	for secret, what := range w.secrets.all() {
@@ -363,6 +363,38 @@ func TestImportBCL(t *testing.T) {
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, b) {
 		t.Error("bcl's file was changed")
 	}
+	// One owner of the token; and no advice to destroy the only copy that lasts.
+	if r := w.run("", "bloq-agent", "import", "bcl", "-p", "second"); r.code != 2 || !strings.Contains(r.stderr, "profile staging has this refresh token already") {
+		t.Errorf("%+v", r)
+	}
+	w.must("", "bloq-agent", "import", "bcl") // the same profile again
+	if r := w.must("", "bloq-agent", "import", "bcl", "--store", "memory"); strings.Contains(r.stderr, "shred") {
+		t.Errorf("%+v", r)
+	}
+	w.fault(sandbox.Fault{Route: "POST /auth/token", Kind: "status", Status: 503})
+	if r := w.must("", "bloq-agent", "import", "bcl", "--store", "file"); strings.Contains(r.stderr, "shred") || !strings.Contains(r.stderr, "not proved") {
+		t.Errorf("%+v", r)
+	}
+	w.api.Load().ClearFaults()
+	for _, bad := range []string{strings.TrimSpace(expiredJWT), "no-jwt"} {
+		file["refreshToken"] = bad
+		write()
+		for _, flags := range [][]string{nil, {"--dry-run"}} {
+			r := w.run("", "bloq-agent", append([]string{"import", "bcl"}, flags...)...)
+			w.wants(r, 3, "expired or is none", "bloq-agent login")
+		}
+	}
+	// A refresh token that is refused leaves the client keys to try.
+	fields := strings.Fields(w.must("", "bloq-agent", "keys", "create", "-p", "staging").stdout)
+	file["refreshToken"], file["clientId"], file["clientSecret"] = strings.TrimSpace(foreignJWT), fields[2], fields[len(fields)-1]
+	write()
+	if r := w.must("", "bloq-agent", "import", "bcl", "--store", "file"); !strings.Contains(r.stderr, "refused the refresh token") || !strings.Contains(r.stderr, "shred") {
+		t.Errorf("%+v", r)
+	}
+	if w.status().ClientID != fields[2] {
+		t.Error("the client keys were not taken")
+	}
+	delete(file, "clientId")
 	delete(file, "refreshToken")
 	write()
 	w.wants(w.run("", "bloq-agent", "import", "bcl"), 3, "neither a refresh token nor client keys", "bloq-agent login")

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -72,11 +71,15 @@ to remove the secrets from it is printed at the end.`,
 			if err := describeBCL(path, f, t.profile); err != nil || dryRun {
 				return err
 			}
-			if err := takeOverBCL(cmd, &t, f); err != nil {
+			done, err := takeOverBCL(cmd, &t, f)
+			if err != nil {
 				return err
 			}
 			complain("%s still holds the secrets in clear", path)
-			complain("hint: shred -u %s", ipc.ShellWord(path))
+			// Not while it is the only copy that lasts, or is known to work.
+			if done.Store != "memory" && !done.ExpiresAt.IsZero() {
+				complain("hint: shred -u %s", ipc.ShellWord(path))
+			}
 			return nil
 		}),
 	}
@@ -108,11 +111,16 @@ func readBCL(path string) (bclFile, error) {
 	if json.Unmarshal(b, &f) != nil {
 		return f, fail(ipc.ExitUsage, "bloq-agent login", "%s is not what bcl writes", path)
 	}
-	if len(f.RefreshToken) == 0 && (f.ClientID == "" || len(f.ClientSecret) == 0) {
+	switch {
+	case f.useful() || f.hasKeys():
+		return f, nil
+	case len(f.RefreshToken) == 0:
 		return f, fail(ipc.ExitPerson, "bloq-agent login", "%s holds neither a refresh token nor client keys", path)
 	}
-	return f, nil
+	return f, fail(ipc.ExitPerson, "bloq-agent login", "%s holds no client keys, and a refresh token that has expired or is none", path)
 }
+
+func (f bclFile) hasKeys() bool { return f.ClientID != "" && len(f.ClientSecret) > 0 }
 
 // aim sets what the file says of the environment.
 func (f bclFile) aim(t *target) error {
@@ -159,33 +167,36 @@ func describeBCL(path string, f bclFile, profile string) error {
 	return printf("%s has %s; profile %s\n", path, what, profile)
 }
 
-func takeOverBCL(cmd *cobra.Command, t *target, f bclFile) error {
+func takeOverBCL(cmd *cobra.Command, t *target, f bclFile) (ipc.Adopted, error) {
 	a, err := t.prepare(cmd)
 	if err != nil {
-		return err
+		return ipc.Adopted{}, err
 	}
 	a.adopt.ClientID = f.ClientID
 	if times, err := accounts.TokenTimes(f.AccessToken); err == nil && time.Now().Before(times.Expiry) {
 		a.adopt.AccountToken = f.AccessToken
 	}
 	if f.useful() {
-		a.adopt.RefreshToken = f.RefreshToken
+		proposal := a.adopt
+		proposal.RefreshToken = f.RefreshToken
 		var done ipc.Adopted
-		if err := a.link.post(ipc.RouteAdopt, a.adopt, &done); err != nil {
-			return err
+		err := a.link.post(ipc.RouteAdopt, proposal, &done)
+		if err == nil {
+			return done, added(done)
 		}
-		return added(done)
-	}
-	if f.ClientID == "" || len(f.ClientSecret) == 0 {
-		return fail(ipc.ExitPerson, "bloq-agent login", "the refresh token has expired, and there are no client keys")
+		var refused *failure
+		if !f.hasKeys() || !errors.As(err, &refused) || refused.code != ipc.ExitPerson {
+			return done, err
+		}
+		complain("%v; taking the client keys", err)
 	}
 	grant, err := a.client.ClientCredentials(cmd.Context(), f.ClientID, f.ClientSecret)
 	if err != nil {
-		return endpointError(err)
+		return ipc.Adopted{}, endpointError(err)
 	}
 	done, err := a.handOver(grant, f.ClientSecret)
 	if err != nil {
-		return err
+		return done, err
 	}
-	return added(done)
+	return done, added(done)
 }
