@@ -59,7 +59,8 @@ type Daemon struct {
 	lastRead []byte // of the configuration file; New's, then Run's alone
 	running  bool   // the same
 
-	server *server.Server // set before it serves; nil if nothing does
+	pause  func(n int) time.Duration // before the nth look at a store; tests replace it
+	server *server.Server            // set before it serves; nil if nothing does
 
 	mu       sync.Mutex          // guards the map, and nothing that blocks
 	profiles map[string]*profile // by name; a name once known stays
@@ -81,7 +82,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}}
+	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}, pause: probePause}
 	if note := records.Note(); note != "" {
 		d.log.Warn().Msg(note)
 	}

@@ -19,10 +19,11 @@
 //	hinter.settle, readNetlink   Run                   ctx ends
 //	hinter.readLogind            Run                   ctx ends, or the system bus does; a frozen bus keeps it
 //	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
+//	Daemon.dropLater             Daemon.dropSoon       the copy that was left is deleted, or the daemon stops
 //	Daemon.reopen, openAll       reload                each profile was looked at
 //	eachProfile's                its caller, waiting   f returns
 //	bootClock.runBoot, runSteps  New                   the daemon stops
-//	Keyring.Watch's              Daemon.await          its context ends
+//	Keyring.Watch's              patience.wait           its context ends
 //	a keyring call               store.Keyring         the Secret Service answers
 //
 // # State

@@ -14,9 +14,6 @@ import (
 	"bloq-agent/store"
 )
 
-// probeGap is the longest that a store which failed goes without another try.
-const probeGap = 30 * time.Second
-
 // loadGap is how long after a store failed it is asked again for a request.
 const loadGap = 5 * time.Second
 
@@ -129,21 +126,12 @@ func (d *Daemon) tellOpened(p *profile, before, s *state) {
 	d.notifyStatus()
 }
 
-// await tries p again whenever the keyring may have changed, and now and then,
-// because a hint can be missed and other stores give none. It ends when p is
+// await tries p again whenever its store may have changed. It ends when p is
 // served, or is something else than s.
 func (d *Daemon) await(p *profile, s *state) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
-	changed := d.watchStore(ctx, s.facts.Store)
-	// The first look is for what happened before the watch stood.
-	for pause := time.Second; ; pause = min(2*pause, probeGap) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		case <-time.After(pause):
-		}
+	for w := d.waitFor(s.facts.Store); w.wait(ctx); {
 		p.change.Lock()
 		if p.state.Load() != s {
 			p.change.Unlock()

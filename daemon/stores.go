@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"time"
 
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
@@ -200,14 +199,7 @@ func (d *Daemon) dropSoon(ctx context.Context, p *profile) string {
 func (d *Daemon) dropLater(p *profile, left string) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
-	changed := d.watchStore(ctx, left)
-	for pause := time.Second; ; pause = min(2*pause, probeGap) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		case <-time.After(pause):
-		}
+	for w := d.waitFor(left); w.wait(ctx); {
 		p.change.Lock()
 		err := d.dropLeftover(ctx, p)
 		p.dropping = err != nil
@@ -216,14 +208,6 @@ func (d *Daemon) dropLater(p *profile, left string) {
 			return
 		}
 	}
-}
-
-// watchStore sends when the store called name may have changed, if it can tell.
-func (d *Daemon) watchStore(ctx context.Context, name string) <-chan struct{} {
-	if name != "keyring" {
-		return nil
-	}
-	return d.options.Stores.Keyring.Watch(ctx)
 }
 
 // makeRoom sees that the record can name what a change to the store called to

@@ -158,7 +158,10 @@ func TestWatchHearsOfAnUnlock(t *testing.T) {
 	changed := store.NewKeyring().Watch(t.Context())
 	_, _ = os.Stdout.WriteString("watching\n")
 	select {
-	case <-changed:
+	case _, stands := <-changed:
+		if !stands {
+			t.Fatal("the watch has ended")
+		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("nothing was heard")
 	}

@@ -129,16 +129,16 @@ func failedCall(err error) error {
 
 // Watch sends a value, until ctx ends, whenever something about the keyring may
 // have changed: it was unlocked or locked, came or went. It is a hint; values
-// may be missed, and with no bus there are none.
+// may be missed. It is nil if there is no bus now, and closed when the bus goes.
 func (k *Keyring) Watch(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
 	address := busAddress()
 	if address == "" {
-		return changed
+		return nil
 	}
 	c, err := dbus.Connect(address, dbus.WithContext(ctx)) // ctx ends the connection
 	if err != nil {
-		return changed
+		return nil
 	}
 	signals := make(chan *dbus.Signal, 16)
 	c.Signal(signals)
@@ -149,10 +149,11 @@ func (k *Keyring) Watch(ctx context.Context) <-chan struct{} {
 	} {
 		if err := c.AddMatchSignalContext(ctx, match...); err != nil {
 			_ = c.Close()
-			return changed
+			return nil
 		}
 	}
 	go func() { // ends with the connection, which closes signals
+		defer close(changed)
 		for range signals {
 			select {
 			case changed <- struct{}{}:
