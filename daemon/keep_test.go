@@ -88,3 +88,35 @@ func TestARecordNamesEachPlaceBeforeASecretIsThere(t *testing.T) {
 		})
 	}
 }
+
+// A liar gives back another login than it was given.
+type liar struct{ store.Store }
+
+func (l liar) Load(ctx context.Context, id string) (store.Item, error) {
+	item, err := l.Store.Load(ctx, id)
+	item.RefreshToken = store.NewSecret([]byte("another"))
+	return item, err
+}
+
+// A move reads back what it has written before anything is dropped.
+func TestAMoveToAStoreThatGivesBackAnotherLoginIsRefused(t *testing.T) {
+	d := newDaemon(t)
+	facts := store.Profile{Name: "work", ID: store.NewID(), Store: "memory", TokenURL: "https://x.example"}
+	do(t, d.records.Put(facts))
+	old := &state{facts: facts, login: &login{
+		store: d.options.Stores.Memory, id: facts.ID,
+		item: store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte("x"))},
+	}}
+	if _, err := d.copyTo(t.Context(), old, liar{d.options.Stores.File}); err == nil {
+		t.Error("it was taken for moved")
+	}
+	if f := d.facts("work"); f.Store != "memory" || f.Leftover != "file" {
+		t.Errorf("the record: %+v", f)
+	}
+	if _, err := d.copyTo(t.Context(), old, d.options.Stores.File); err != nil {
+		t.Error(err)
+	}
+	if f := d.facts("work"); f.Store != "file" || f.Leftover != "memory" {
+		t.Errorf("the record: %+v", f)
+	}
+}

@@ -408,17 +408,25 @@ func TestImportBCL(t *testing.T) {
 	w.wants(w.run("", "bloq-agent", "import", "bcl"), 2, "is not what bcl writes", "bloq-agent login")
 }
 
-// Fifty profiles open at the same time.
+// Fifty profiles: from the start of the process to the first answer it takes less
+// than half a second. The best of three counts, since others use the machine too.
 func TestFiftyProfiles(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
 	w.start("--store", "file")
 	for i := range 50 {
 		w.login("-p", fmt.Sprint("p", i))
 	}
-	w.stop()
-	start := time.Now()
-	w.start("--store", "file")
-	ready := time.Since(start)
-	w.must("", "bloq-token", "-p", "p49")
-	t.Logf("50 profiles: ready after %v, the first token after %v", ready.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
+	best := time.Hour
+	for range 3 {
+		w.stop()
+		start := time.Now()
+		w.start("--store", "file")
+		w.must("", "bloq-token", "-p", "p49")
+		took := time.Since(start)
+		t.Logf("50 profiles: the first token after %v", took.Round(time.Millisecond))
+		best = min(best, took)
+	}
+	if best > 500*time.Millisecond {
+		t.Errorf("the first token of 50 profiles came after %v", best)
+	}
 }

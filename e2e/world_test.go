@@ -94,6 +94,7 @@ type world struct {
 
 	daemon *exec.Cmd
 	log    lockedBuffer // the daemon's, over restarts
+	told   lockedBuffer // what it told systemd, over restarts
 }
 
 // newWorld makes a world with a sandbox of config. Everything ends with the
@@ -215,6 +216,7 @@ func (w *world) start(args ...string) {
 		if err != nil {
 			w.t.Fatalf("the daemon did not get ready: %v\n%s", err, w.log.String())
 		}
+		_, _ = w.told.Write(append(buf[:n:n], '\n'))
 		if strings.HasPrefix(string(buf[:n]), "READY=1") {
 			break
 		}
@@ -222,9 +224,11 @@ func (w *world) start(args ...string) {
 	_ = ready.SetReadDeadline(time.Time{})
 	go func() { // as systemd would; ends when the test closes the socket
 		for {
-			if _, err := ready.Read(buf); err != nil {
+			n, err := ready.Read(buf)
+			if err != nil {
 				return
 			}
+			_, _ = w.told.Write(append(buf[:n:n], '\n'))
 		}
 	}()
 }

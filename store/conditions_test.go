@@ -59,7 +59,7 @@ func TestEveryConditionHasItsName(t *testing.T) {
 		{"locked, with a display", func(t *testing.T) []string {
 			s := storetest.StartSecretService(t)
 			s.Lock(t)
-			return append(s.Env, "DISPLAY="+startX(t))
+			return append(s.Env, "DISPLAY="+storetest.StartX(t))
 		}, "locked"},
 		{"frozen", func(t *testing.T) []string {
 			s := storetest.StartSecretService(t)
@@ -68,6 +68,11 @@ func TestEveryConditionHasItsName(t *testing.T) {
 			}
 			return s.Env
 		}, "frozen"},
+		{"refused", func(t *testing.T) []string {
+			s := storetest.StartBusWith(t, true, storetest.Refusing)
+			s.StartKeyring(t)
+			return s.Env
+		}, "refused"},
 		{"killed", func(t *testing.T) []string {
 			s := storetest.StartSecretService(t)
 			if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
@@ -94,36 +99,6 @@ func TestEveryConditionHasItsName(t *testing.T) {
 			t.Logf("%s after %v", reason, took.Round(time.Millisecond))
 		})
 	}
-}
-
-// startX runs a display without a screen: with one, go-keyring would wait for a
-// person at the prompt.
-func startX(t *testing.T) string {
-	t.Helper()
-	if _, err := exec.LookPath("Xvfb"); err != nil {
-		t.Skip("no Xvfb: apt-get install -y --no-install-recommends xvfb")
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("Xvfb", "-displayfd", "3", "-nolisten", "tcp")
-	cmd.ExtraFiles = []*os.File{w}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = w.Close()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	buf := make([]byte, 16)
-	_ = r.SetReadDeadline(time.Now().Add(20 * time.Second))
-	n, err := r.Read(buf)
-	if err != nil {
-		t.Fatalf("Xvfb did not start: %v", err)
-	}
-	return ":" + strings.TrimSpace(string(buf[:n]))
 }
 
 // The bus tells when a keyring is unlocked, so that nobody needs to poll.

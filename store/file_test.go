@@ -325,6 +325,9 @@ func TestCredential(t *testing.T) {
 		t.Errorf("no client secret: %v", err)
 	}
 	write("client-secret", "the-secret\n")
+	read, err := c.Load(t.Context(), id)
+	do(t, err)
+	t.Run("client keys", func(t *testing.T) { storetest.ReadOnly(t, c, read) })
 	got, err := c.Load(t.Context(), id)
 	if err != nil || got.ClientID != "the-id" || string(got.ClientSecret.Reveal()) != "the-secret" || !got.RefreshToken.IsZero() || got.Origin != "" {
 		t.Errorf("client keys: %v, %v", got, err)
@@ -334,6 +337,7 @@ func TestCredential(t *testing.T) {
 	if err != nil || string(got.RefreshToken.Reveal()) != "first" {
 		t.Errorf("refresh token: %v, %v", got, err)
 	}
+	t.Run("refresh token", func(t *testing.T) { storetest.ReadOnly(t, c, got) })
 	got.RefreshToken = store.NewSecret([]byte("rotated"))
 	got.Origin = "https://x.example"
 	do(t, c.Save(t.Context(), id, got))

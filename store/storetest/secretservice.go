@@ -23,6 +23,8 @@ type SecretService struct {
 	Dir string
 
 	address string
+	config  string // of the bus
+	bus     *exec.Cmd
 }
 
 const (
@@ -41,9 +43,19 @@ func StartSecretService(t *testing.T) *SecretService {
 	return s
 }
 
+// Refusing is a rule for StartBusWith: nobody may ask what the service is like.
+const Refusing = `<deny send_interface="org.freedesktop.DBus.Properties"/>`
+
 // StartBus runs a bus alone. It knows which services could be started on it
 // only if activation is true.
 func StartBus(t *testing.T, activation bool) *SecretService {
+	t.Helper()
+	return StartBusWith(t, activation, "")
+}
+
+// StartBusWith is StartBus with rules of its policy that go over the others
+// (dbus-daemon(1)).
+func StartBusWith(t *testing.T, activation bool, rules string) *SecretService {
 	t.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -68,12 +80,32 @@ func StartBus(t *testing.T, activation bool) *SecretService {
 	}
 	config := filepath.Join(dir, "bus.conf")
 	if err := os.WriteFile(config, []byte(`<busconfig><type>session</type><listen>unix:path=`+dir+`/bus</listen>`+services+
-		`<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`), 0o600); err != nil {
+		`<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>`+rules+`</policy></busconfig>`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.address = startBus(t, s.Env, config)
+	s.config = config
+	s.startBus(t)
 	s.Env = append(s.Env, "DBUS_SESSION_BUS_ADDRESS="+s.address)
 	return s
+}
+
+// StopBus kills the bus, and with it whatever was on it.
+func (s *SecretService) StopBus(t *testing.T) {
+	t.Helper()
+	if err := s.bus.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.bus.Wait() // killed
+}
+
+// RestartBus runs a bus at the same address, and an unlocked keyring on it.
+func (s *SecretService) RestartBus(t *testing.T) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(filepath.Dir(s.config), "bus")); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	s.startBus(t)
+	s.StartKeyring(t)
 }
 
 // StartKeyring runs gnome-keyring-daemon, unlocked, and waits for it.
@@ -162,21 +194,46 @@ func start(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-// startBus returns the address of a new bus.
-func startBus(t *testing.T, env []string, config string) string {
+// startBus returns when the bus can be asked.
+func (s *SecretService) startBus(t *testing.T) {
 	t.Helper()
-	bus := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--nopidfile", "--print-address")
-	bus.Env = env
-	out, err := bus.StdoutPipe()
+	s.bus = exec.Command("dbus-daemon", "--config-file="+s.config, "--nofork", "--nopidfile", "--print-address")
+	s.bus.Env = s.Env
+	out, err := s.bus.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, bus)
+	start(t, s.bus)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("dbus-daemon said no address: %v", err)
 	}
-	return strings.TrimSpace(line)
+	// Its guid is another when it is started again.
+	s.address, _, _ = strings.Cut(strings.TrimSpace(line), ",guid=")
+}
+
+// StartX runs a display without a screen until the test ends, and returns its
+// name: where there is one, go-keyring waits for a person at a prompt.
+func StartX(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("Xvfb"); err != nil {
+		t.Skip("no Xvfb: apt-get install -y --no-install-recommends xvfb")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("Xvfb", "-displayfd", "3", "-nolisten", "tcp")
+	cmd.ExtraFiles = []*os.File{w}
+	start(t, cmd)
+	_ = w.Close()
+	buf := make([]byte, 16)
+	_ = r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	n, err := r.Read(buf)
+	if err != nil {
+		t.Fatalf("Xvfb did not start: %v", err)
+	}
+	return ":" + strings.TrimSpace(string(buf[:n]))
 }
 
 // nameOwned is closed when somebody offers the Secret Service on the bus.

@@ -24,6 +24,45 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	}
 }
 
+// ReadOnly tests a store whose items others write: item rests in it, whatever
+// the id. It must do what Run wants of loading, and Delete must not reach it.
+func ReadOnly(t *testing.T, s store.Store, item store.Item) {
+	id := store.NewID()
+	want(t, s, id, item)
+	got, err := s.Load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Wipe() // the caller's own
+	want(t, s, id, item)
+	for _, bad := range []string{"", "x", "../../etc/passwd", strings.ToUpper(store.NewID()), "\x00"} {
+		if _, err := s.Load(t.Context(), bad); err == nil || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("Load takes the id %q: %v", bad, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Load(ctx, id); err == nil {
+		t.Error("Load goes on after its context has ended")
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if got, err := s.Load(t.Context(), store.NewID()); err != nil || !got.Equal(item) {
+				t.Errorf("%v, %v", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := s.Delete(t.Context(), id); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	want(t, s, id, item)
+	if s.Name() == "" {
+		t.Error("a store without a name")
+	}
+}
+
 func secret(s string) store.Secret { return store.NewSecret([]byte(s)) }
 
 func full() store.Item {
