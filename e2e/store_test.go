@@ -29,14 +29,15 @@ func (w *world) useBus(s *storetest.SecretService) {
 	}
 }
 
-// A server that one logs in to by ssh: no D-Bus at all, one hint away from
-// working.
+// A server that an ordinary user logs in to by ssh: no D-Bus at all, one hint
+// away from working.
 func TestAServerWithoutDBus(t *testing.T) {
 	w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+	w.asOrdinaryUser()
 	w.start()
 	args := []string{"login", "--accounts-url", w.url, "--user", w.user, "--password-stdin"}
 	r := w.run(w.pass, "bloq-agent", args...)
-	if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", os.Getuid())); err == nil {
+	if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", w.uid())); err == nil {
 		t.Skip("this machine has a session bus")
 	}
 	w.wants(r, 5, "waiting for the keyring (no D-Bus session)", "hint: bloq-agent "+strings.Join(args, " ")+" --store file\n")
@@ -60,6 +61,11 @@ func TestAServerWithoutDBus(t *testing.T) {
 		t.Errorf("status does not say what the store protects:\n%s", status)
 	}
 	w.noSecretIn(w.dir)
+	fi, err := os.Stat(fmt.Sprintf("/proc/%d", w.daemon.Process.Pid))
+	must(t, err)
+	if owner := fi.Sys().(*syscall.Stat_t).Uid; owner == 0 {
+		t.Error("the daemon ran as root")
+	}
 }
 
 // noSecretIn looks for every secret of the run in every file below dir.

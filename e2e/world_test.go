@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		bin = dir
+		if err := os.Chmod(dir, 0o755); err != nil { // programs may run as another user
+			panic(err)
+		}
 		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "../cmd/...")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -92,6 +95,8 @@ type world struct {
 	mu      sync.Mutex // guards started
 	started [][]string // argv of every process
 
+	asNobody bool // programs run as nobody
+
 	daemon *exec.Cmd
 	log    lockedBuffer // the daemon's, over restarts
 	told   lockedBuffer // what it told systemd, over restarts
@@ -140,12 +145,39 @@ func (w *world) setSandbox(change func(*sandbox.Config)) {
 	}
 }
 
+// nobody is the user that programs run as where this test runs as root.
+const nobody = 65534
+
+// asOrdinaryUser makes the programs of the world run as somebody without
+// privileges. Nothing has been started yet.
+func (w *world) asOrdinaryUser() {
+	w.t.Helper()
+	if os.Getuid() != 0 {
+		return // they do already
+	}
+	w.asNobody = true
+	if err := os.Chown(w.dir, nobody, nobody); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// uid is whom the programs run as.
+func (w *world) uid() int {
+	if w.asNobody {
+		return nobody
+	}
+	return os.Getuid()
+}
+
 func (w *world) socket() string { return w.dir + "/bloq-agent/agent.sock" }
 
 func (w *world) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(bin, name), args...)
 	cmd.Env = w.env
 	cmd.Dir = w.dir
+	if w.asNobody {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.started = append(w.started, cmd.Args)
@@ -195,6 +227,9 @@ func (w *world) start(args ...string) {
 	_ = os.Remove(path)
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Chown(path, w.uid(), -1); err != nil {
 		w.t.Fatal(err)
 	}
 	w.daemon = w.command("bloq-agent", append([]string{"serve", "--log-level", "debug", "--log-format", "json"}, args...)...)
