@@ -149,17 +149,19 @@ func (w *world) crash(armed, step string, nth int) (ok, told, reused bool) {
 }
 
 // refreshUntil makes refreshes until the daemon has died. The first is that of
-// its start.
+// its start; until it listens they do nothing.
 func (w *world) refreshUntil(died <-chan error) error {
-	for range 20 {
+	deadline := time.After(30 * time.Second)
+	for {
 		w.run("", "bloq-agent", "refresh")
 		select {
 		case err := <-died:
 			return err
+		case <-deadline:
+			return errors.New("it lives after half a minute of refreshes")
 		default:
 		}
 	}
-	return errors.New("it lives after 20 refreshes")
 }
 
 func killed(err error) bool {
