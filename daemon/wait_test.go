@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,12 +24,13 @@ func TestTheSignalAloneWakesAProfile(t *testing.T) {
 	d := newDaemon(t)
 	d.hub.init()
 	watches := make(chan struct{})
+	stands := sync.OnceFunc(func() { close(watches) }) // a signal that means nothing asks again
 	d.pause = func(n int) time.Duration {
 		switch n {
 		case 0:
 			return 0
 		case 1: // the watch stands, and the look that is for the time before is over
-			close(watches)
+			stands()
 		}
 		return time.Hour
 	}
