@@ -2,6 +2,8 @@ package store
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -20,6 +22,30 @@ func mustEncode(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// The JSON is written by hand, and read by the library. Items of before must stay
+// readable, so it has to be what the library would write.
+func TestAnItemIsTheJSONThatTheLibraryWrites(t *testing.T) {
+	full := sample()
+	full.Origin, full.ClientID, full.Source = "https://a&b.example/<\"\u2028", "id\\", "source"
+	full.ClientSecret = NewSecret([]byte("client"))
+	for _, i := range []Item{full, sample(), {Origin: "x"}, {}} {
+		want, err := json.Marshal(wireItem{
+			Origin: i.Origin, RefreshToken: i.RefreshToken.Reveal(), ClientSecret: i.ClientSecret.Reveal(),
+			AccountToken: i.AccountToken.Reveal(), AccountExpiry: i.AccountExpiry, ClientID: i.ClientID, Source: i.Source,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := encodeItem(i)
+		if err != nil || string(b) != itemPrefix+base64.RawStdEncoding.EncodeToString(want) {
+			t.Errorf("%v\n%s\n%s", err, b, want)
+		}
+		if got, err := decodeItem(b); err != nil || !got.Equal(i) {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
 }
 
 func TestAnItemIsOneLineOfASCII(t *testing.T) {
