@@ -80,6 +80,8 @@ func TestALoginThatTheKeyringCannotTake(t *testing.T) {
 		w.useBus(service)
 		w.start()
 		r := w.run(w.pass, "bloq-agent", "login", "-p", "work", "--accounts-url", w.url, "--user", w.user, "--password-stdin")
-		w.wants(r, map[string]int{"frozen": 5, "locked": 3}[name], "waiting for the keyring ("+name+")", "bloq-agent login --store file --profile work")
+		w.wants(r, map[string]int{"frozen": 5, "locked": 3}[name], "waiting for the keyring ("+name+")",
+			map[string]string{"frozen": "", "locked": "unlock the keyring in your desktop session, or: "}[name]+
+				"bloq-agent login -p work --accounts-url "+w.url+" --user "+w.user+" --password-stdin --store file")
 	}
 }

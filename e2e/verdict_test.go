@@ -54,6 +54,7 @@ func TestAReloadDoesNotDropAnUnsavedToken(t *testing.T) {
 		w.await(events, "the reload", isReload)
 	}
 	reload("[profile.default]\ntoken_url = \"https://localhost:1/auth/token\"\n")
+	w.logged("before its refresh token is saved")
 	reload("[profile.default]\n")
 	service.Unlock(t)
 	w.await(events, "the save", func(e ipc.Event) bool {

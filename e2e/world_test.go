@@ -370,3 +370,15 @@ func (l *lockedBuffer) contains(from int, s string) bool {
 	defer l.mu.Unlock()
 	return bytes.Contains(l.b.Bytes()[from:], []byte(s))
 }
+
+// logged waits for something in the daemon's log, which has no event of its own.
+func (w *world) logged(text string) {
+	w.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !w.log.contains(0, text) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not logged in 20 s: %s\n%s", text, w.log.String())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

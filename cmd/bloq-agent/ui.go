@@ -47,8 +47,10 @@ func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []strin
 			return nil
 		case !errors.As(err, &known):
 			return &failure{code: ipc.ExitInternal, text: err.Error()}
-		case strings.HasPrefix(known.hint, store.HintFile) && cmd.Flags().Lookup("store") != nil:
-			return &failure{code: known.code, text: known.text, hint: retyped(os.Args[1:], "file")}
+		}
+		before, _, found := strings.Cut(known.hint, store.HintFile)
+		if found && cmd.Flags().Lookup("store") != nil { // the same login, not just any
+			known.hint = before + retyped(os.Args[1:], "file")
 		}
 		return err
 	}
