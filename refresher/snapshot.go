@@ -145,7 +145,11 @@ func (s *Snapshot) nextAt(now instant) time.Time {
 	if s.next.isZero() {
 		return time.Time{}
 	}
-	return now.wall.Add(now.until(s.next))
+	// As ends: the same moment is told in the same words each time.
+	if at := now.wall.Add(now.until(s.next)); at.Sub(s.next.wall).Abs() > time.Second {
+		return at
+	}
+	return s.next.wall
 }
 
 // Grant is the access token for a successor of this Refresher, or nil if there
