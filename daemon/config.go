@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"bloq-agent/accounts"
+	"bloq-agent/daemon/dialect"
 	"bloq-agent/ipc"
 
 	"github.com/pelletier/go-toml/v2"
@@ -35,6 +36,10 @@ type ProfileConfig struct {
 	Environment string
 	AccountsURL string
 	Endpoints   accounts.Endpoints
+	// Hosts are the servers that a tool may be given the token for; nil means
+	// the one of the Nodes API.
+	Hosts          dialect.Hosts
+	DockerUsername string // "" means bloq
 }
 
 // Roots are the certificates to trust, or nil for the system's.
@@ -115,6 +120,8 @@ type file struct {
 		TokenURL    any `toml:"token_url"`
 		KeysURL     any `toml:"keys_url"`
 		NodesURL    any `toml:"nodes_url"`
+		Hosts       any `toml:"hosts"`
+		DockerUser  any `toml:"docker_username"`
 	} `toml:"profile"`
 }
 
@@ -147,6 +154,8 @@ func ParseConfig(path string, data []byte) (Config, error) {
 				Keys: m.url(table, "keys_url", p.KeysURL), Nodes: m.url(table, "nodes_url", p.NodesURL),
 			},
 		}
+		pc.Hosts = m.hosts(table, p.Hosts)
+		pc.DockerUsername = m.text(table, "docker_username", p.DockerUser)
 		c.Profiles[name] = pc
 	}
 	return c, m.err()
@@ -226,6 +235,33 @@ func (m *mistakes) url(table, key string, v any) string {
 		m.add(table, key, strings.TrimPrefix(err.Error(), "token url: "))
 	}
 	return s
+}
+
+// hosts is nil if there are none in the file, and not nil if there is an empty
+// list: then no tool that names a host is given the token.
+func (m *mistakes) hosts(table string, v any) dialect.Hosts {
+	if v == nil {
+		return nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		m.add(table, "hosts", "must be a list of strings")
+		return nil
+	}
+	hosts := dialect.Hosts{}
+	for _, entry := range list {
+		s, ok := entry.(string)
+		if !ok {
+			m.add(table, "hosts", "must be a list of strings")
+			continue
+		}
+		h, err := dialect.ParseHost(s)
+		if err != nil {
+			m.add(table, "hosts", fmt.Sprintf("%.200q %v", s, err))
+		}
+		hosts = append(hosts, h...)
+	}
+	return hosts
 }
 
 func (m *mistakes) roots(path string) (*x509.CertPool, []byte) {

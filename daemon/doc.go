@@ -15,6 +15,7 @@
 //	refresher.Refresher.Run      Daemon.start          its state is halted
 //	an attempt                   Refresher.Run         its exchange and save are over (20 s + 10 s)
 //	Daemon.tryAgain's            reload                its exchange is over
+//	Daemon.reject's              a caller's word       the exchange that it joins is over
 //	watcher.run                  Run                   ctx ends
 //	hinter.settle, readNetlink   Run                   ctx ends
 //	hinter.readLogind            Run                   ctx ends, or the system bus does; a frozen bus keeps it

@@ -27,6 +27,7 @@ type profile struct {
 	warned     atomic.Int64  // days before the login's end that people were told of last
 	skewed     atomic.Bool   // people were told that the clocks differ
 	dropping   bool          // dropLater runs; guarded by change
+	rejected   atomic.Int64  // when a refused token was last replaced, by Boottime
 }
 
 // set replaces p's state. The caller holds p.change.

@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +24,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("GET "+ipc.RouteStatus, d.handleStatus)
 	mux.HandleFunc("GET "+ipc.RouteEvents, d.handleEvents)
 	mux.HandleFunc("POST "+ipc.RouteRefresh, d.handleRefresh)
+	mux.HandleFunc("POST "+ipc.RouteRejected, d.handleRejected)
 	mux.HandleFunc("POST "+ipc.RouteAdopt, d.handleAdopt)
 	mux.HandleFunc("POST "+ipc.RouteForget, d.handleForget)
 	mux.HandleFunc("POST "+ipc.RouteLock, d.handleLock)
@@ -133,39 +132,6 @@ func (d *Daemon) handleAuth(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Authorization", "Bearer "+string(t.Value))
 		server.Reply(w, http.StatusNoContent, "", nil)
 	}
-}
-
-// handleDialect answers problems in the dialect too, with status 200: its
-// caller is a tool that knows nothing of ours.
-func (d *Daemon) handleDialect(w http.ResponseWriter, r *http.Request) {
-	render, ok := dialect.Lookup(r.PathValue("name"))
-	if !ok {
-		fail(w, badRequest(fmt.Sprintf("unknown form %q", r.PathValue("name"))))
-		return
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		fail(w, badRequest("body did not arrive whole"))
-		return
-	}
-	call, err := ipc.ParseCall(body)
-	if err != nil {
-		fail(w, badRequest(err.Error()))
-		return
-	}
-	q, problem := parseQuery(r)
-	var t dialect.Token
-	if problem == nil {
-		t, problem = d.answerToken(w, r, q)
-	}
-	abortIfStopping(problem)
-	tellCode(w, problem)
-	defer clear(t.Value)
-	a := render(call, t, problem)
-	defer clear(a.Stdout)
-	w.Header().Set(ipc.HeaderExit, strconv.Itoa(a.Exit))
-	w.Header().Set(ipc.HeaderStdout, strconv.Itoa(len(a.Stdout)))
-	server.Reply(w, http.StatusOK, "application/octet-stream", append(a.Stdout, a.Stderr...))
 }
 
 func (d *Daemon) handleRefresh(w http.ResponseWriter, r *http.Request) {

@@ -9,18 +9,19 @@ package ipc
 
 // Routes (PROTOCOL.md section 2).
 const (
-	RouteToken   = "/v1/token"
-	RouteAuth    = "/v1/auth"
-	RouteDialect = "/v1/dialect/" // + the dialect's name
-	RouteStatus  = "/v1/status"
-	RouteEvents  = "/v1/events"
-	RouteRefresh = "/v1/refresh"
-	RouteAdopt   = "/v1/adopt"
-	RouteForget  = "/v1/forget"
-	RouteLock    = "/v1/lock"
-	RouteUnlock  = "/v1/unlock"
-	RouteProtect = "/v1/protect"
-	RouteStore   = "/v1/store"
+	RouteToken    = "/v1/token"
+	RouteAuth     = "/v1/auth"
+	RouteDialect  = "/v1/dialect/" // + the dialect's name
+	RouteStatus   = "/v1/status"
+	RouteEvents   = "/v1/events"
+	RouteRefresh  = "/v1/refresh"
+	RouteRejected = "/v1/rejected"
+	RouteAdopt    = "/v1/adopt"
+	RouteForget   = "/v1/forget"
+	RouteLock     = "/v1/lock"
+	RouteUnlock   = "/v1/unlock"
+	RouteProtect  = "/v1/protect"
+	RouteStore    = "/v1/store"
 )
 
 // Headers (PROTOCOL.md section 3).

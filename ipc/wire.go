@@ -102,6 +102,19 @@ type Named struct {
 	Profile string `json:"profile"`
 }
 
+// Rejected is the body of POST /v1/rejected: the API has refused this token.
+type Rejected struct {
+	Profile string `json:"profile"`
+	Token   Text   `json:"token"`
+}
+
+// RejectedAnswer is the answer: whether a refresh was started, which happens at
+// most once a minute and only for the token that is served now.
+type RejectedAnswer struct {
+	Profile string `json:"profile"`
+	Checked bool   `json:"checked"`
+}
+
 // Move is the body of POST /v1/store: the profile's secrets go to another store.
 type Move struct {
 	Profile string `json:"profile"`

@@ -2,6 +2,7 @@ package refresher
 
 import (
 	"bytes"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -150,6 +151,13 @@ func (s *Snapshot) nextAt(now instant) time.Time {
 		return at
 	}
 	return s.next.wall
+}
+
+// Holds reports whether token is this snapshot's, in constant time.
+func (s *Snapshot) Holds(token []byte) bool {
+	own := s.accessToken.copy()
+	defer clear(own)
+	return own != nil && subtle.ConstantTimeCompare(own, token) == 1
 }
 
 // Grant is the access token for a successor of this Refresher, or nil if there

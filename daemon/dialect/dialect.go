@@ -1,7 +1,11 @@
-// Package dialect renders a token, or the reason why there is none, in the
-// form that a tool's credential helper protocol wants.
+// Package dialect speaks the credential helper protocols of other tools: it
+// reads what a tool asks, and renders a token, or the reason why there is none,
+// in the words that the tool understands.
 //
 // Its functions are pure: what they answer depends on their arguments alone.
+// They promise that nothing is offered to a server that the tool names unless
+// the daemon has looked it up among the profile's hosts (see Hosts), and that
+// what a tool sends never reaches a terminal unquoted.
 package dialect
 
 import (
@@ -36,30 +40,92 @@ type Answer struct {
 	Exit           int
 }
 
-// A Func renders one dialect. Either problem is nil or there is no token.
-type Func func(call ipc.Call, t Token, problem *ipc.Problem) Answer
+// A Question is what a tool asks.
+type Question struct {
+	// Target is the server that the tool wants a token for. It is nil if it
+	// names none; a name that makes no sense is a Target that no Hosts allow.
+	Target *Target
+	// AllHosts says that the answer is to name every server that it is for.
+	AllHosts bool
+	// Profile is the profile that the tool itself names; "" if none.
+	Profile string
+	// Rejected is a token that a server has refused, by the word of the tool.
+	Rejected []byte
 
-var all = map[string]Func{
-	"token":  plain(func(t Token) []byte { return t.Value }),
-	"bearer": plain(func(t Token) []byte { return append([]byte("Bearer "), t.Value...) }),
-	"header": plain(func(t Token) []byte { return append([]byte("Authorization: Bearer "), t.Value...) }),
-	"json":   plain(asJSON),
+	// Hosts and Username are the profile's, for those who render.
+	Hosts    Hosts
+	Username string
+
+	// What each dialect remembers of its question.
+	bearer     bool   // git: it knows authtype
+	user       string // git: who the URL names
+	server     string // docker: the target as it was written
+	apiVersion string // kubectl
+}
+
+// A Dialect is one helper protocol.
+type Dialect struct {
+	// ask reads a call. Where no token is needed the answer comes at once.
+	ask    func(ipc.Call) (Question, *Answer)
+	render func(Question, Token) []byte
+	// fail renders a problem; nothing says that there is no token for the
+	// question's target. Where nil, the helper's own words are used, and no
+	// target is ever named.
+	fail    func(Question, *ipc.Problem) Answer
+	nothing func(Question) Answer
+}
+
+var all = map[string]Dialect{
+	"token":     line(func(t Token) []byte { return t.Value }),
+	"bearer":    line(func(t Token) []byte { return append([]byte("Bearer "), t.Value...) }),
+	"header":    line(func(t Token) []byte { return append([]byte("Authorization: Bearer "), t.Value...) }),
+	"json":      line(asJSON),
+	"curl":      line(asCurl),
+	"env":       line(asEnv),
+	"git":       git,
+	"kubectl":   kubectl,
+	"goauth":    goauth,
+	"cargo":     cargo,
+	"terraform": terraform,
+	"docker":    docker,
+	"bazel":     bazel,
 }
 
 // Lookup is the dialect called name.
-func Lookup(name string) (Func, bool) {
-	f, ok := all[name]
-	return f, ok
+func Lookup(name string) (Dialect, bool) {
+	d, ok := all[name]
+	return d, ok
 }
 
-// plain makes a dialect of a form that is one line on stdout.
-func plain(form func(Token) []byte) Func {
-	return func(_ ipc.Call, t Token, problem *ipc.Problem) Answer {
-		if problem != nil {
-			return failed(problem)
-		}
-		line := form(t)
-		return Answer{Stdout: append(line[:len(line):len(line)], '\n')}
+// Ask reads what a tool asks. The answer is nil unless no token is needed.
+func (d Dialect) Ask(call ipc.Call) (Question, *Answer) { return d.ask(call) }
+
+// NamesHosts reports whether the tool says which server a token is for.
+func (d Dialect) NamesHosts() bool { return d.nothing != nil }
+
+// Render answers q with t.
+func (d Dialect) Render(q Question, t Token) Answer { return Answer{Stdout: d.render(q, t)} }
+
+// Fail answers q with the reason why there is no token.
+func (d Dialect) Fail(q Question, p *ipc.Problem) Answer {
+	if d.fail != nil {
+		return d.fail(q, p)
+	}
+	return failed(p)
+}
+
+// Nothing answers that there is no token for what q names, and that the tool
+// had better ask somebody else. It is for dialects that name hosts.
+func (d Dialect) Nothing(q Question) Answer { return d.nothing(q) }
+
+// line makes a dialect of a form that is one line on stdout.
+func line(form func(Token) []byte) Dialect {
+	return Dialect{
+		ask: func(ipc.Call) (Question, *Answer) { return Question{}, nil },
+		render: func(_ Question, t Token) []byte {
+			b := form(t)
+			return append(b[:len(b):len(b)], '\n')
+		},
 	}
 }
 
@@ -76,4 +142,18 @@ func failed(p *ipc.Problem) Answer {
 		text += "bloq-token: hint: " + p.Hint + "\n"
 	}
 	return Answer{Stderr: []byte(text), Exit: p.Code.Exit()}
+}
+
+// wrong is for a call that the dialect does not know how to read.
+func wrong(detail string) *Answer {
+	a := failed(&ipc.Problem{Code: ipc.CodeBadRequest, Detail: detail, Hint: "bloq-token --help"})
+	return &a
+}
+
+// sentence is a problem on one line, for tools that show only one.
+func sentence(p *ipc.Problem) string {
+	if p.Hint == "" {
+		return p.Detail
+	}
+	return p.Detail + " (" + p.Hint + ")"
 }
