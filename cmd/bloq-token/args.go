@@ -7,16 +7,27 @@ import (
 	"bloq-agent/ipc/client"
 )
 
-const usage = `usage: bloq-token [flags] [FORM]
+const usage = `usage: bloq-token [flags] [FORM [WORDS…]]
 
 Prints the current Bloq access token. FORM is one of:
-  token    the token itself (the default)
-  header   Authorization: Bearer TOKEN
-  bearer   Bearer TOKEN
-  json     token, expiry and more, as JSON
+  token     the token itself (the default)
+  header    Authorization: Bearer TOKEN
+  bearer    Bearer TOKEN                       pnpm, cargo:token-from-stdout
+  json      token, expiry and more, as JSON
+  curl      a line for curl -K -
+  env       a line for eval "$(bloq-token env)"
+or what a tool calls as its credential helper, with the tool's own words:
+  git       get, store, erase                  also as git-credential-bloq
+  docker    get, list, store, erase            also as docker-credential-bloq
+  kubectl   exec credential plugin
+  goauth    [URL]: $GOAUTH
+  cargo     --cargo-plugin                     also as cargo-credential-bloq
+  terraform get HOST                           also as terraform-credentials-bloq
+  bazel     get                                also as bloq-token-bazel
 
 flags, before the form:
-  -p, --profile NAME   which login (default: $BLOQ_PROFILE, else the only one)
+  -p, --profile NAME   which login (default: $BLOQ_PROFILE, else the one that has
+                       the host, else the only one)
   --min-ttl DURATION   how long the token should live still (default: 5m)
   --timeout DURATION   how long to wait for an answer (default: 10s)
   --socket PATH        the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)
@@ -31,6 +42,7 @@ example: bloq-token header | curl -H @- https://nodes.bloq.cloud/nodes/v1/status
 
 type options struct {
 	profile, socket, dialect string
+	form                     dialect
 	args                     []string
 	query                    string
 	request                  client.Request
@@ -38,12 +50,15 @@ type options struct {
 }
 
 // parse reads our flags, which come before the dialect; what follows it is
-// the tool's own and goes to the daemon unread.
-func parse(args []string, getenv func(string) string) (options, error) {
-	o := options{profile: getenv("BLOQ_PROFILE"), dialect: "token"}
+// the tool's own and goes to the daemon unread. A program that is called by a
+// dialect's name has its flags first, and then the tool's words: git and
+// terraform put theirs after what a person has configured.
+func parse(argv []string, getenv func(string) string) (options, error) {
+	o := options{profile: getenv("BLOQ_PROFILE"), dialect: dialectOf(argv[0])}
+	args := argv[1:]
 	for len(args) > 0 {
 		name, value, given := cutFlag(args[0])
-		if name == "" {
+		if name == "" || o.dialect != "" && !known(name) {
 			break
 		}
 		args = args[1:]
@@ -61,7 +76,7 @@ func parse(args []string, getenv func(string) string) (options, error) {
 			}
 			continue
 		}
-		if !given && o.known(name) {
+		if !given && takesValue(name) {
 			if len(args) == 0 {
 				return o, errors.New(name + " needs a value")
 			}
@@ -71,9 +86,14 @@ func parse(args []string, getenv func(string) string) (options, error) {
 			return o, err
 		}
 	}
-	if len(args) > 0 {
-		o.dialect, o.args = args[0], args[1:]
+	switch {
+	case o.dialect != "":
+	case len(args) > 0:
+		o.dialect, args = args[0], args[1:]
+	default:
+		o.dialect = "token"
 	}
+	o.args = args
 	if err := o.check(); err != nil {
 		return o, err
 	}
@@ -94,12 +114,21 @@ func cutFlag(s string) (name, value string, given bool) {
 	return s, "", false
 }
 
-func (*options) known(name string) bool {
+func takesValue(name string) bool {
 	switch name {
 	case "--profile", "-p", "--socket", "--min-ttl", "--timeout":
 		return true
 	}
 	return false
+}
+
+// known tells our flags from a tool's.
+func known(name string) bool {
+	switch name {
+	case "--account", "--help", "-h", "--version":
+		return true
+	}
+	return takesValue(name)
 }
 
 func (o *options) set(name, value string) error {
@@ -133,12 +162,12 @@ func (o *options) check() error {
 	if o.profile != "" && !ipc.ValidProfile(o.profile) {
 		return errors.New("no profile can be called " + quote(o.profile) + " (a-z, 0-9, _ and -, at most 32)")
 	}
-	d, ok := dialects[o.dialect]
-	if !ok {
+	var ok bool
+	if o.form, ok = dialects[o.dialect]; !ok {
 		return errors.New("unknown form " + quote(o.dialect))
 	}
-	if len(o.args) > d.maxArgs {
-		return errors.New(o.dialect + " takes no argument " + quote(o.args[d.maxArgs]) + " (flags come before it)")
+	if len(o.args) > o.form.maxArgs {
+		return errors.New(o.dialect + " takes no argument " + quote(o.args[o.form.maxArgs]) + " (flags come before it)")
 	}
 	return nil
 }
@@ -157,7 +186,6 @@ func (o *options) finish() {
 	if o.query != "" {
 		o.request.Target += "?" + o.query[1:]
 	}
-	o.request.Body = ipc.AppendCall(nil, ipc.Call{Args: o.args})
 }
 
 // quote makes hostile bytes visible: the text goes to a terminal.

@@ -1,10 +1,12 @@
 // Bloq-token prints the current Client Access Token in the form that a tool
-// wants. It asks the daemon, prints the answer and exits; it never prompts,
-// opens no browser and starts no daemon.
+// wants, and is the credential helper that the tool runs. It asks the daemon,
+// prints the answer and exits; it never prompts, opens no browser and starts no
+// daemon.
 //
 // It knows nothing of the forms themselves: they are rendered in the daemon,
 // where they are tested and upgraded once. What it knows of each is in the
-// table of dialects.go.
+// tables of dialects.go: when to read stdin, and what to answer when nobody is
+// there to ask.
 package main
 
 import (
@@ -19,11 +21,11 @@ import (
 var version = "dev"
 
 func main() {
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(os.Args))
 }
 
-func run(args []string) int {
-	o, err := parse(args, os.Getenv)
+func run(argv []string) int {
+	o, err := parse(argv, os.Getenv)
 	if err != nil {
 		return fail(ipc.ExitUsage, err.Error(), "bloq-token --help")
 	}
@@ -37,11 +39,64 @@ func run(args []string) int {
 	if err != nil {
 		return fail(ipc.ExitUsage, socket+": "+err.Error(), "")
 	}
-	answer, err := client.Do(socket, o.request)
-	if err != nil {
-		return failDo(err, o.socket)
+	call := ipc.Call{Args: o.args}
+	if o.form.env != "" {
+		value := os.Getenv(o.form.env)
+		if len(value) > maxVariable {
+			return fail(ipc.ExitUsage, o.form.env+" is longer than 64 KiB", "")
+		}
+		if value != "" {
+			call.Env = []string{o.form.env + "=" + value}
+		}
 	}
-	return show(answer)
+	if code := write(os.Stdout, []byte(o.form.hello)); code != 0 {
+		return code
+	}
+	in := &input{file: os.Stdin}
+	if o.form.stdin == lines {
+		return converse(socket, o, call, in)
+	}
+	if o.form.stdin == toEOF || o.form.stdin == toEOFWithArgs && len(o.args) > 0 {
+		if call.Stdin, err = in.all(); err != nil {
+			return fail(ipc.ExitUsage, "stdin: "+err.Error(), "")
+		}
+	}
+	return ask(socket, o, call)
+}
+
+// ask asks the daemon once, and writes what it says.
+func ask(socket string, o options, call ipc.Call) int {
+	o.request.Body = ipc.AppendCall(nil, call)
+	a, err := client.Do(socket, o.request)
+	if err == nil {
+		return show(a)
+	}
+	code := failDo(err, o.socket)
+	if o.form.nothing == nil {
+		return code
+	}
+	n := o.form.nothing(o.args)
+	if code := write(os.Stdout, []byte(n.stdout)); code != 0 {
+		return code
+	}
+	return n.exit
+}
+
+// converse asks the daemon once for each line of stdin, until it ends.
+func converse(socket string, o options, call ipc.Call, in *input) int {
+	for {
+		line, err := in.line()
+		if err != nil {
+			return fail(ipc.ExitUsage, "stdin: "+err.Error(), "")
+		}
+		if line == nil {
+			return ipc.ExitOK
+		}
+		call.Stdin = line
+		if code := ask(socket, o, call); code != 0 {
+			return code
+		}
+	}
 }
 
 // show writes a dialect's answer: the body is stdout's part, then stderr's.
