@@ -1,0 +1,280 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// An ID tells the file that Write has made from any other at the same path, and
+// from the same one after somebody has changed it. It outlives a restart; the
+// device's number is not part of it, because that can be another after a boot.
+type ID struct {
+	Inode   uint64 `json:"inode"`
+	ModTime int64  `json:"mtime_ns"`
+}
+
+func idOf(st *syscall.Stat_t) ID {
+	return ID{Inode: st.Ino, ModTime: st.Mtim.Nano()}
+}
+
+// Write puts data at path as a whole, in a file of the given mode whatever the
+// umask. The directory must be there, ours or root's, closed to other writers,
+// and none of the directories in forbidden; nothing on the way may be a symbolic
+// link; at path there must be a regular file or nothing. When Write returns the
+// content is on the disk. Before the file takes its place, announce is called
+// with the ID that it will have, so that a crash leaves none that nobody knows.
+func Write(path string, mode fs.FileMode, data []byte, announce func(ID), forbidden ...string) (ID, error) {
+	d, err := openDir(filepath.Dir(path))
+	if err != nil {
+		return ID{}, err
+	}
+	defer d.close()
+	if err := d.check(forbidden); err != nil {
+		return ID{}, err
+	}
+	name := filepath.Base(path)
+	if err := d.replaceable(name); err != nil {
+		return ID{}, err
+	}
+	return d.replace(name, mode, data, announce)
+}
+
+// Remove removes the file at path if it is the one that Write called id, and
+// reports whether it did.
+func Remove(path string, id ID) (bool, error) {
+	d, err := openDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer d.close()
+	name := filepath.Base(path)
+	d.unlink(tempName(name)) // what a crash may have left
+	st, err := d.look(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if idOf(st) != id {
+		return false, nil // it is somebody else's
+	}
+	if err := syscall.Unlinkat(d.fd, name); err != nil {
+		return false, &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return true, d.sync()
+}
+
+// Holds reports whether the file at path is still the one that Write called id.
+func Holds(path string, id ID) bool {
+	d, err := openDir(filepath.Dir(path))
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	st, err := d.look(filepath.Base(path))
+	return err == nil && idOf(st) == id
+}
+
+// A dir is an open directory. What is done in it is done in the one that was
+// looked at, whatever its path means by then.
+type dir struct {
+	path string
+	fd   int
+}
+
+// oPath is O_PATH, which package syscall lacks: to walk through a directory
+// takes no right to read it. The value is the same on all of Linux's ports of Go.
+const oPath = 0x200000
+
+// openDir opens the directory at path, an absolute one, a component at a time,
+// none of which may be a symbolic link. It is what openat2's
+// RESOLVE_NO_SYMLINKS does, without asking for a kernel or a seccomp filter that
+// lets that through, and it can say which component is at fault.
+func openDir(path string) (*dir, error) {
+	d := &dir{path: "/", fd: -1}
+	fd, err := openat(-1, "/", oPath|syscall.O_DIRECTORY)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: d.path, Err: err}
+	}
+	d.fd = fd
+	for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
+		if name == "" {
+			continue // path is the root
+		}
+		if err := d.enter(name); err != nil {
+			d.close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// enter moves d into one of its directories.
+func (d *dir) enter(name string) error {
+	path := filepath.Join(d.path, name)
+	fd, err := openat(d.fd, name, oPath|syscall.O_DIRECTORY|syscall.O_NOFOLLOW)
+	if err == syscall.ENOTDIR || err == syscall.ELOOP {
+		err = errors.New("is not a directory")
+		if st, lookErr := d.look(name); lookErr == nil && st.Mode&syscall.S_IFMT == syscall.S_IFLNK {
+			err = errors.New("is a symbolic link; name what it points to")
+		}
+		return fmt.Errorf("%s %w", path, err)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	d.close()
+	d.path, d.fd = path, fd
+	return nil
+}
+
+func (d *dir) close() { _ = syscall.Close(d.fd) }
+
+// check refuses a directory in which somebody else could put a file in the
+// place of ours.
+func (d *dir) check(forbidden []string) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(d.fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: d.path, Err: err}
+	}
+	switch {
+	case int(st.Uid) != os.Getuid() && st.Uid != 0:
+		return fmt.Errorf("%s belongs to another user", d.path)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("%s can be written by others", d.path)
+	}
+	for _, own := range forbidden {
+		var other syscall.Stat_t
+		if syscall.Stat(own, &other) == nil && other.Dev == st.Dev && other.Ino == st.Ino {
+			return fmt.Errorf("%s is a directory of bloq-agent itself", d.path)
+		}
+	}
+	return nil
+}
+
+// replaceable says why name, if it is there, is nothing to put a file in the
+// place of.
+func (d *dir) replaceable(name string) error {
+	st, err := d.look(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(d.path, name)
+	switch st.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return nil
+	case syscall.S_IFLNK:
+		return fmt.Errorf("%s is a symbolic link; name what it points to", path)
+	}
+	return fmt.Errorf("%s is there and is not a regular file", path)
+}
+
+// look is lstat(2) of name.
+func (d *dir) look(name string) (*syscall.Stat_t, error) {
+	fd, err := openat(d.fd, name, oPath|syscall.O_NOFOLLOW)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: filepath.Join(d.path, name), Err: err}
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: filepath.Join(d.path, name), Err: err}
+	}
+	return &st, nil
+}
+
+// tempName is always the same for a file, so that a crash leaves one at most.
+// Nobody else writes in the directory.
+func tempName(name string) string { return ".bloq-" + name + ".tmp" }
+
+// replace writes data beside name and renames it over that.
+func (d *dir) replace(name string, mode fs.FileMode, data []byte, announce func(ID)) (ID, error) {
+	temp := tempName(name)
+	d.unlink(temp)
+	fd, err := openat(d.fd, temp, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW)
+	if err != nil {
+		return ID{}, &fs.PathError{Op: "create", Path: filepath.Join(d.path, temp), Err: err}
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(d.path, temp))
+	id, err := fill(f, mode, data)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		announce(id)
+		if err = syscall.Renameat(d.fd, temp, d.fd, name); err != nil {
+			err = &fs.PathError{Op: "rename", Path: filepath.Join(d.path, name), Err: err}
+		}
+	}
+	if err != nil {
+		d.unlink(temp)
+		return ID{}, err
+	}
+	return id, d.sync()
+}
+
+func fill(f *os.File, mode fs.FileMode, data []byte) (ID, error) {
+	if err := f.Chmod(mode); err != nil {
+		return ID{}, err
+	}
+	if _, err := f.Write(data); err != nil {
+		return ID{}, err
+	}
+	if err := f.Sync(); err != nil {
+		return ID{}, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return ID{}, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ID{}, errors.New("no inode")
+	}
+	return idOf(st), nil
+}
+
+// unlink is for what may not be there; if it cannot be removed the next step
+// says why.
+func (d *dir) unlink(name string) { _ = syscall.Unlinkat(d.fd, name) }
+
+// sync makes a rename or a removal durable. Some file systems cannot do that
+// for a directory and say EINVAL; and who may write in a directory may not
+// always read it.
+func (d *dir) sync() error {
+	fd, err := openat(d.fd, ".", syscall.O_RDONLY|syscall.O_DIRECTORY)
+	if err == syscall.EACCES {
+		return nil
+	}
+	if err == nil {
+		defer func() { _ = syscall.Close(fd) }()
+		err = syscall.Fsync(fd)
+	}
+	if err != nil && err != syscall.EINVAL {
+		return &fs.PathError{Op: "sync", Path: d.path, Err: err}
+	}
+	return nil
+}
+
+// openat is openat(2), again as long as a signal interrupts it. A file that it
+// makes is 0600.
+func openat(dirfd int, name string, flags int) (int, error) {
+	for {
+		fd, err := syscall.Openat(dirfd, name, flags|syscall.O_CLOEXEC, 0o600)
+		if err != syscall.EINTR {
+			return fd, err
+		}
+	}
+}
