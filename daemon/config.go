@@ -14,6 +14,7 @@ import (
 
 	"bloq-agent/accounts"
 	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/sink"
 	"bloq-agent/ipc"
 
 	"github.com/pelletier/go-toml/v2"
@@ -40,6 +41,7 @@ type ProfileConfig struct {
 	// the one of the Nodes API.
 	Hosts          dialect.Hosts
 	DockerUsername string // "" means bloq
+	Sinks          []sink.Sink
 }
 
 // Roots are the certificates to trust, or nil for the system's.
@@ -122,6 +124,8 @@ type file struct {
 		NodesURL    any `toml:"nodes_url"`
 		Hosts       any `toml:"hosts"`
 		DockerUser  any `toml:"docker_username"`
+
+		Sink []sinkTable `toml:"sink"`
 	} `toml:"profile"`
 }
 
@@ -156,8 +160,10 @@ func ParseConfig(path string, data []byte) (Config, error) {
 		}
 		pc.Hosts = m.hosts(table, p.Hosts)
 		pc.DockerUsername = m.text(table, "docker_username", p.DockerUser)
+		pc.Sinks = m.sinks(table, name, p.Sink)
 		c.Profiles[name] = pc
 	}
+	m.sinksClash(c.Profiles)
 	return c, m.err()
 }
 
@@ -292,13 +298,24 @@ func (m *mistakes) add(table, key, text string) {
 }
 
 // lineOf finds a key by looking, since the decoder keeps no positions of what
-// it accepts. Keys in inline tables are not found; their mistake names no line.
+// it accepts. The first [[x]] is called x[0]. What is not found itself is said to
+// be where the array's table or a table below begins; keys in inline tables name
+// the line of their array, or none.
 func (m *mistakes) lineOf(table, key string) int {
-	current := ""
+	current, fallback := "", 0
+	array, _, inArray := strings.Cut(table, "[")
+	seen := map[string]int{}
 	for i, l := range m.lines {
 		l = strings.TrimSpace(l)
 		if strings.HasPrefix(l, "[") {
 			current = plainKey(strings.Trim(strings.SplitN(l, "#", 2)[0], "[] \t"))
+			if name := current; strings.HasPrefix(l, "[[") || inArray && name == array {
+				current = fmt.Sprintf("%s[%d]", name, seen[name])
+				seen[name]++
+			}
+			if inArray && current == table || fallback == 0 && strings.HasPrefix(current, array+".") {
+				fallback = i + 1
+			}
 			if key == "" && current == table {
 				return i + 1
 			}
@@ -312,8 +329,11 @@ func (m *mistakes) lineOf(table, key string) int {
 		if found && name == strings.Trim(table+"."+key, ".") {
 			return i + 1
 		}
+		if found && inArray && name == array {
+			fallback = i + 1
+		}
 	}
-	return 0
+	return fallback
 }
 
 // plainKey is a key without its quotes and spaces.
