@@ -47,6 +47,7 @@ type Daemon struct {
 	records  *store.Profiles
 	config   atomic.Pointer[configState]
 	hub      hub
+	sinks    sinks
 	stopping atomic.Bool
 	locked   atomic.Bool // by `bloq-agent lock`
 	adopting sync.Mutex  // one login is taken over at a time
@@ -106,6 +107,7 @@ func New(o Options) (*Daemon, error) {
 func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.running = true
 	d.hub.init()
+	defer d.sinks.start(d)()
 	d.openAll(ctx)
 	srv := server.New(d.options.Listener, d.routes(), d.refused)
 	d.server = srv
@@ -295,6 +297,7 @@ func (d *Daemon) reload() {
 	}
 	d.log.Info().Str("path", d.options.ConfigPath).Msg("configuration reloaded")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "reloaded"})
+	d.sinks.wake()
 	// Beside the loop, because they wait for exchanges under way and the store.
 	if old.loaded.IsZero() {
 		go d.openAll(context.Background())

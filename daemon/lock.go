@@ -47,6 +47,7 @@ func (d *Daemon) lock() *ipc.Problem {
 			d.closeLocked(p)
 		}
 	})
+	d.sinks.settle()
 	d.options.Stores.File.Key().Lock()
 	d.options.Stores.Memory.Wipe()
 	if d.server != nil {

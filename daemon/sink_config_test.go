@@ -140,6 +140,8 @@ format = "json"
 		t.Errorf("without a runtime directory: %s, %v", path, err)
 	}
 	t.Setenv("HOME", "")
+	defer func(old func() string) { passwdHome = old }(passwdHome)
+	passwdHome = func() string { return "" }
 	if path, err := expand("%h/x", os.Getenv); err == nil {
 		t.Errorf("without a home: %s", path)
 	}

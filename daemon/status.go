@@ -52,6 +52,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		Profile: name, Environment: f.Environment, Store: f.Store, ClientID: f.ClientID,
 		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
 		RefreshExpiry: f.RefreshExpiry.UTC(), Pending: pendingIDs(f), StoreNote: d.options.Stores.note(f.Store),
+		Sinks: d.sinks.of(name),
 	}
 	if elsewhere(f) && f.Store != "" {
 		out.Warning = "a copy of the login is left in the " + f.Leftover + "; it is deleted as soon as that can be had"
@@ -191,6 +192,7 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	e.Msg(name)
 	status := s.describe(d, p.name, now)
 	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
+	d.sinks.wake()
 	d.warnOfEnd(p, status, now)
 	d.warnOfSkew(p, status)
 	d.notifyStatus()

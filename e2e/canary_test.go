@@ -19,9 +19,13 @@ import (
 
 // Every secret of a run, down to parts of it, must be in no log at debug
 // level, in no argv or environment, and in no file of ours, the items of the
-// file store included: those are encrypted. The key alone lies in its file.
+// file store included: those are encrypted. The key alone lies in its file, and
+// the token in the sinks that the configuration names, while there is a login.
 func TestCanary(t *testing.T) {
 	w := newWorld(t, sandbox.Config{AccessTTL: 2 * time.Second, Rotation: sandbox.Rotation{On: true}})
+	sinks := t.TempDir()
+	sink := filepath.Join(sinks, "x")
+	w.configure("[[profile.default.sink]]\npath = \"" + sink + "\"\ncommand = [\"cat\", \"" + sink + "\"]\n")
 	w.start("--store", "file")
 	var said strings.Builder // what people see of commands that print no secret
 	note := func(r result) { said.WriteString(r.stdout + r.stderr) }
@@ -56,9 +60,11 @@ func TestCanary(t *testing.T) {
 	if err != nil || len(items) != 1 {
 		t.Fatalf("items: %q, %v", items, err)
 	}
+	w.eventually("the sink", w.holdsToken(sink))
 	note(w.must("", "bloq-agent", "logout", "--delete-keys"))
 	w.stop()
 	addFiles(t, w.dir, "after logout: ", places)
+	addFiles(t, sinks, "after logout: ", places)
 
 	secrets := w.secrets.all()
 	if len(secrets) < 7 {

@@ -9,6 +9,34 @@ import (
 	"bloq-agent/accounts/sandbox"
 )
 
+// The sink that the README shows is one that the daemon takes.
+func TestTheSinkOfTheREADME(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range strings.Split(string(text), "```toml\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		if !strings.Contains(block, "sink]]") {
+			continue
+		}
+		n++
+		w := newWorld(t, sandbox.Config{})
+		if err := os.Mkdir(w.dir+"/prometheus", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		w.configure(block)
+		w.must("", "bloq-agent", "config", "check")
+		w.start("--store", "memory")
+		w.login()
+		w.eventually("the sink", w.holdsToken(w.dir+"/prometheus/bloq.token"))
+	}
+	if n != 1 {
+		t.Errorf("%d sinks in the README", n)
+	}
+}
+
 // The commands that PROTOCOL.md tells people to type work as they stand there.
 func TestTheProtocolByHand(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {

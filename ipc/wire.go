@@ -185,8 +185,20 @@ type ProfileStatus struct {
 	Unsaved       bool      `json:"unsaved,omitempty"` // the refresh token could not be stored yet
 	Exchanges     uint64    `json:"exchanges"`         // attempts at the token endpoint since the start
 	// ClockSkew is how many seconds the endpoint's clock is ahead of ours.
-	ClockSkew int64  `json:"clock_skew_seconds,omitempty"`
-	Hint      string `json:"hint,omitempty"`
+	ClockSkew int64        `json:"clock_skew_seconds,omitempty"`
+	Hint      string       `json:"hint,omitempty"`
+	Sinks     []SinkStatus `json:"sinks,omitempty"`
+}
+
+// SinkStatus is one file that a profile's token is kept in.
+type SinkStatus struct {
+	Path   string `json:"path"`
+	Format string `json:"format"`
+	// WrittenAt is zero if this daemon has not written the file, or has removed
+	// it.
+	WrittenAt time.Time `json:"written_at,omitzero"`
+	// Error is why the file is not as it should be, or how its command failed.
+	Error string `json:"error,omitempty"`
 }
 
 // Event is the data of one server-sent event of GET /v1/events.

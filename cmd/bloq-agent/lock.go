@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"strings"
 
 	"bloq-agent/ipc"
 
@@ -22,8 +23,14 @@ refuses while a refresh token could not be saved yet, which would be lost too.`,
 			if err != nil {
 				return err
 			}
-			if err := l.post(ipc.RouteLock, struct{}{}, new(ipc.Status)); err != nil {
+			var s ipc.Status
+			if err := l.post(ipc.RouteLock, struct{}{}, &s); err != nil {
 				return err
+			}
+			for _, p := range s.Profiles {
+				for line := range strings.Lines(sinkLines(p)) {
+					complain("warning: %s", strings.TrimSuffix(line, "\n"))
+				}
 			}
 			return printf("locked\n")
 		}),

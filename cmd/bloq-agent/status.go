@@ -124,7 +124,7 @@ func table(profiles []ipc.ProfileStatus) error {
 		return err
 	}
 	for _, p := range profiles {
-		if err := printf("%s%s", noteLine(p), skewLine(p)); err != nil {
+		if err := printf("%s%s%s", noteLine(p), skewLine(p), sinkLines(p)); err != nil {
 			return err
 		}
 		if p.Warning != "" {
@@ -150,6 +150,17 @@ func skewLine(p ipc.ProfileStatus) string {
 		return fmt.Sprintf("%s: the endpoint's clock is %s behind this machine's\n", p.Profile, -d)
 	}
 	return ""
+}
+
+// sinkLines speaks of the files that are not as they should be.
+func sinkLines(p ipc.ProfileStatus) string {
+	var b strings.Builder
+	for _, s := range p.Sinks {
+		if s.Error != "" {
+			fmt.Fprintf(&b, "%s: sink %s: %s\n", p.Profile, s.Path, s.Error)
+		}
+	}
+	return b.String()
 }
 
 // needsPerson makes the exit code 3, with the hint for the first who needs one.
