@@ -50,7 +50,7 @@ that asks.`,
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		serveCommand(), loginCommand(), addCommand(), statusCommand(), refreshCommand(), logoutCommand(),
-		keysCommand(), lockCommand(), unlockCommand(), storeCommand(), importCommand(), configCommand(), versionCommand(),
+		keysCommand(), lockCommand(), unlockCommand(), storeCommand(), importCommand(), execCommand(), configCommand(), versionCommand(),
 	)
 	return root
 }

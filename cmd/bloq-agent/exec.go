@@ -1,0 +1,203 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/ipc"
+
+	"github.com/spf13/cobra"
+)
+
+// What env(1) exits with where it cannot start the command.
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+func execCommand() *cobra.Command {
+	var profile, variable, minTTL string
+	cmd := &cobra.Command{
+		Use:   "exec [-p PROFILE] [--env NAME|git|npm] [--min-ttl DURATION] -- COMMAND [ARGUMENT…]",
+		Short: "run a command with the token in its environment",
+		Long: `Run a command with the token in $BLOQ_ACCESS_TOKEN, or in $NAME, or as a tool wants it:
+
+  --env git   git sends it to the host of the Nodes API, and to no other
+              (GIT_CONFIG_COUNT and its like, after those that are there)
+  --env npm   npm does, if it is the command itself: most shells drop a variable
+              of such a name
+
+The token is fixed for the command's life: one that runs for longer than the
+token is good for, an hour at most, is better off asking bloq-token each time, or
+reading a sink. And whoever may look into the process can read its environment.
+
+The command takes the place of bloq-agent, so its exit status is the command's
+own and a signal reaches it. As with env, 127 means that there is no such
+command and 126 that it cannot be executed; the other exit codes of bloq-agent
+mean that nothing was started.`,
+		Example: `  bloq-agent exec -- ./sync.sh
+  bloq-agent exec --env git -- git clone https://nodes.bloq.cloud/x.git
+  bloq-agent exec --env npm -- npm install`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: runner(func(cmd *cobra.Command, args []string) error {
+			if variable != "git" && variable != "npm" && !variableName.MatchString(variable) {
+				return fail(ipc.ExitUsage, "bloq-agent exec --help", "--env %q: neither the name of a variable nor git or npm", variable)
+			}
+			least, err := ipc.ParseDuration(minTTL)
+			if err != nil {
+				return fail(ipc.ExitUsage, "bloq-agent exec --help", "--min-ttl %q: %v", minTTL, err)
+			}
+			path, err := findCommand(args[0])
+			if err != nil {
+				return err
+			}
+			l, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			t, err := l.accessToken(profile, least)
+			if err != nil {
+				return err
+			}
+			env, err := l.environment(variable, t)
+			if err != nil {
+				return err
+			}
+			if left := time.Until(t.ExpiresAt); left < least {
+				complain("warning: the token is good for %s only, and %s gets no other", span(left), args[0])
+			}
+			return replaceProcess(path, args, env)
+		}),
+	}
+	cmd.Flags().SetInterspersed(false) // what comes after the command is its own
+	profileFlag(cmd, &profile)
+	cmd.Flags().StringVar(&variable, "env", "BLOQ_ACCESS_TOKEN", "the variable that holds the token, or git or npm")
+	cmd.Flags().StringVar(&minTTL, "min-ttl", "5m", "how long the token should live still; if it does not, there is a warning")
+	return cmd
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// findCommand looks before anything else is done: a mistyped command should not
+// cost a refresh.
+func findCommand(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil, errors.Is(err, exec.ErrDot): // who has . in $PATH wants it there
+		return path, nil
+	case errors.Is(err, exec.ErrNotFound) && !strings.Contains(name, "/"):
+		// It skips what is not executable. env says so.
+		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+			if fi, err := os.Stat(filepath.Join(dir, name)); err == nil && fi.Mode().IsRegular() {
+				return "", fail(exitNotExecutable, "", "%s: permission denied", filepath.Join(dir, name))
+			}
+		}
+		return "", fail(exitNotFound, "", "%s: command not found", name)
+	}
+	return "", notStarted(name, err)
+}
+
+func notStarted(name string, err error) error {
+	var sys syscall.Errno
+	reason := err.Error()
+	if errors.As(err, &sys) {
+		reason = sys.Error()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail(exitNotFound, "", "%s: %s", name, reason)
+	}
+	return fail(exitNotExecutable, "", "%s: %s", name, reason)
+}
+
+// replaceProcess returns only if it fails.
+func replaceProcess(path string, args, env []string) error {
+	return notStarted(args[0], syscall.Exec(path, args, env))
+}
+
+// accessToken asks for a token that lives for least still, or the best there is.
+func (l link) accessToken(profile string, least time.Duration) (ipc.TokenAnswer, error) {
+	var t ipc.TokenAnswer
+	q := url.Values{"min_ttl": {ipc.FormatDuration(least)}}
+	if profile != "" {
+		q.Set("profile", profile)
+	}
+	err := l.get(ipc.RouteToken, q, &t)
+	return t, err
+}
+
+// environment is ours with the token in it.
+func (l link) environment(variable string, t ipc.TokenAnswer) ([]string, error) {
+	token := string(t.Token)
+	if variable != "git" && variable != "npm" {
+		return setVariable(os.Environ(), variable, token), nil
+	}
+	s, err := l.status(t.Profile)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(s.NodesURL)
+	if err == nil {
+		err = accounts.CheckURL(s.NodesURL) // https, or a loopback address
+	}
+	if err != nil {
+		return nil, fail(ipc.ExitUnavailable, "bloq-agent config check", "%s: nodes url: %v", t.Profile, err)
+	}
+	if variable == "npm" {
+		// npm takes the rest of the name literally if it begins with //.
+		return setVariable(os.Environ(), "npm_config_//"+u.Host+"/:_authToken", token), nil
+	}
+	return gitEnvironment(os.Environ(), "http."+u.Scheme+"://"+u.Host+"/.extraHeader", "Authorization: Bearer "+token)
+}
+
+// setVariable replaces name in env, or adds it.
+func setVariable(env []string, name, value string) []string {
+	out := make([]string, 0, len(env)+1)
+	for _, e := range env {
+		if !strings.HasPrefix(e, name+"=") {
+			out = append(out, e)
+		}
+	}
+	return append(out, name+"="+value)
+}
+
+// gitEnvironment adds a setting to those that GIT_CONFIG_COUNT announces, or
+// gives it another value: git would send two headers where exec runs in exec.
+func gitEnvironment(env []string, key, value string) ([]string, error) {
+	lookup := func(name string) string {
+		for _, e := range env {
+			if v, found := strings.CutPrefix(e, name+"="); found {
+				return v
+			}
+		}
+		return ""
+	}
+	count, at := 0, -1
+	if s := lookup("GIT_CONFIG_COUNT"); s != "" {
+		var err error
+		if count, err = strconv.Atoi(s); err != nil || count < 0 || count > 1000 {
+			return nil, fail(ipc.ExitUsage, "unset GIT_CONFIG_COUNT", "GIT_CONFIG_COUNT is %.100q, which git would not take", s)
+		}
+	}
+	for i := range count {
+		if lookup(fmt.Sprintf("GIT_CONFIG_KEY_%d", i)) == key {
+			at = i
+		}
+	}
+	if at < 0 {
+		at, count = count, count+1
+	}
+	env = setVariable(env, "GIT_CONFIG_COUNT", strconv.Itoa(count))
+	env = setVariable(env, fmt.Sprintf("GIT_CONFIG_KEY_%d", at), key)
+	return setVariable(env, fmt.Sprintf("GIT_CONFIG_VALUE_%d", at), value), nil
+}
