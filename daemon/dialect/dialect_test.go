@@ -78,10 +78,14 @@ var calls = map[string]map[string]ipc.Call{
 		"unknown":     in("", "frobnicate"),
 		"bare":        in(""),
 	},
-	"kubectl": {"": in(""), "v1beta1": {Env: []string{execInfo}}, "unknown": {Env: []string{strings.Replace(execInfo, "v1beta1", "v9", 1)}},
-		"garbage": {Env: []string{"KUBERNETES_EXEC_INFO=x"}}},
-	"goauth": {"first": in(""), "second": in("HTTP/1.1 401 Unauthorized\nX: y\n\n", "https://nodes.bloq.cloud/gomod/x"),
-		"other": in("HTTP/1.1 404 Not Found\n\n", "https://proxy.example/x"), "two": in("", "https://a.example", "https://b.example")},
+	"kubectl": {
+		"": in(""), "v1beta1": {Env: []string{execInfo}}, "unknown": {Env: []string{strings.Replace(execInfo, "v1beta1", "v9", 1)}},
+		"garbage": {Env: []string{"KUBERNETES_EXEC_INFO=x"}},
+	},
+	"goauth": {
+		"first": in(""), "second": in("HTTP/1.1 401 Unauthorized\nX: y\n\n", "https://nodes.bloq.cloud/gomod/x"),
+		"other": in("HTTP/1.1 404 Not Found\n\n", "https://proxy.example/x"), "two": in("", "https://a.example", "https://b.example"),
+	},
 	"cargo": {
 		"get": in(cargoGet, "--cargo-plugin"), "get-other": in(strings.Replace(cargoGet, "nodes.bloq.cloud", "crates.example", 1), "--cargo-plugin"),
 		"get-profile":  in(strings.Replace(cargoGet, `"args":[]`, `"args":["--profile","work"]`, 1), "--cargo-plugin"),
@@ -92,12 +96,18 @@ var calls = map[string]map[string]ipc.Call{
 		"garbage":      in("x", "--cargo-plugin"),
 		"not-by-cargo": in(""),
 	},
-	"terraform": {"get": in("", "get", "nodes.bloq.cloud"), "get-other": in("", "get", "app.terraform.io"), "get-port": in("", "get", "127.0.0.1:4000"),
-		"store": in("{}", "store", "nodes.bloq.cloud"), "forget": in("", "forget", "nodes.bloq.cloud"), "bare": in(""), "unknown": in("", "a\x1bb", "x")},
-	"docker": {"get": in("127.0.0.1:4000", "get"), "get-url": in("https://nodes.bloq.cloud/v2/\n", "get"), "get-other": in("https://index.docker.io/v1/", "get"),
-		"get-empty": in("", "get"), "store": in(`{"ServerURL":"x"}`, "store"), "erase": in("x", "erase"), "list": in("unused", "list"), "bare": in(""), "unknown": in("", "version")},
-	"bazel": {"get": in(`{"uri":"https://nodes.bloq.cloud/x","more":1}`, "get"), "get-other": in(`{"uri":"https://github.com/x"}`, "get"),
-		"garbage": in("x", "get"), "bare": in("")},
+	"terraform": {
+		"get": in("", "get", "nodes.bloq.cloud"), "get-other": in("", "get", "app.terraform.io"), "get-port": in("", "get", "127.0.0.1:4000"),
+		"store": in("{}", "store", "nodes.bloq.cloud"), "forget": in("", "forget", "nodes.bloq.cloud"), "bare": in(""), "unknown": in("", "a\x1bb", "x"),
+	},
+	"docker": {
+		"get": in("127.0.0.1:4000", "get"), "get-url": in("https://nodes.bloq.cloud/v2/\n", "get"), "get-other": in("https://index.docker.io/v1/", "get"),
+		"get-empty": in("", "get"), "store": in(`{"ServerURL":"x"}`, "store"), "erase": in("x", "erase"), "list": in("unused", "list"), "bare": in(""), "unknown": in("", "version"),
+	},
+	"bazel": {
+		"get": in(`{"uri":"https://nodes.bloq.cloud/x","more":1}`, "get"), "get-other": in(`{"uri":"https://github.com/x"}`, "get"),
+		"garbage": in("x", "get"), "bare": in(""),
+	},
 }
 
 func TestGolden(t *testing.T) {
