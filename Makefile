@@ -5,6 +5,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN     ?= bin
 GOFLAGS_SHIP = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 PROGRAMS = bloq-agent bloq-token bloq-sandbox
+# Names of the helper that tools look for, or call without words.
+LINKS = git-credential-bloq docker-credential-bloq cargo-credential-bloq terraform-credentials-bloq bloq-token-pnpm bloq-token-bazel
 
 # The race detector needs cgo, and cgo a C compiler.
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
@@ -17,6 +19,7 @@ FIGURES = awk '/^exit [0-9]+$$/ { code = $$2; next } !/^(=== |PASS$$|\?)/ && !/^
 build:
 	@mkdir -p $(BIN)
 	CGO_ENABLED=0 go build $(GOFLAGS_SHIP) -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	@for name in $(LINKS); do ln -sf bloq-token $(BIN)/$$name; done
 
 demo: build
 	@$(BIN)/bloq-sandbox demo

@@ -3,6 +3,8 @@ package e2e
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,5 +78,47 @@ func TestTheProtocolByHand(t *testing.T) {
 	}
 	if ran < 5 {
 		t.Errorf("only %d commands", ran)
+	}
+}
+
+// What README says of installing gives programs under all their names, and
+// make's links are the same.
+func TestInstall(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Install\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	w := newWorld(t, sandbox.Config{})
+	if err := os.Symlink(bin, filepath.Join(w.dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	script := "set -e\nmkdir -p ~/.local/bin\n"
+	for line := range strings.Lines(section) {
+		if command, indented := strings.CutPrefix(line, "    "); indented && !strings.HasPrefix(command, "make ") {
+			script += command
+		}
+	}
+	w.mustSh(script)
+	for _, name := range append([]string{"bloq-token"}, links...) {
+		if got := w.mustSh("~/.local/bin/" + name + " --version"); got != "bloq-token dev\n" {
+			t.Errorf("%s --version: %q", name, got)
+		}
+	}
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(makefile), "\nLINKS = ")
+	list, _, _ = strings.Cut(list, "\n")
+	made := strings.Fields(list)
+	for _, name := range links {
+		if !slices.Contains(made, name) {
+			t.Errorf("make build makes no link %s", name)
+		}
+	}
+	if len(made) != len(links) {
+		t.Errorf("make build makes %s", made)
 	}
 }

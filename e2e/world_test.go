@@ -44,6 +44,11 @@ func TestMain(m *testing.M) {
 		if out, err := build.CombinedOutput(); err != nil {
 			panic(string(out))
 		}
+		for _, name := range links {
+			if err := os.Symlink("bloq-token", filepath.Join(dir, name)); err != nil {
+				panic(err)
+			}
+		}
 		return m.Run()
 	}())
 }
@@ -76,6 +81,11 @@ func readSources(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// links are the names of the helper that tools look for.
+var links = []string{
+	"git-credential-bloq", "docker-credential-bloq", "terraform-credentials-bloq", "cargo-credential-bloq", "bloq-token-bazel", "bloq-token-pnpm",
 }
 
 // A world is one machine of one user: directories, a sandbox in this process,
@@ -195,8 +205,15 @@ func (w *world) run(stdin, name string, args ...string) result {
 	w.t.Helper()
 	cmd := w.command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
+	return w.finish(cmd)
+}
+
+// finish runs cmd to its end.
+func (w *world) finish(cmd *exec.Cmd) result {
+	w.t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.WaitDelay = time.Second // for a child of a child that keeps a pipe open
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -218,6 +235,24 @@ func (w *world) must(stdin, name string, args ...string) result {
 		w.t.Fatalf("%s %q: exit %d\n%s%s\ndaemon: %s", name, args, r.code, r.stdout, r.stderr, w.log.String())
 	}
 	return r
+}
+
+// sh runs a script in the world's home.
+func (w *world) sh(script string) result {
+	w.t.Helper()
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Env, cmd.Dir = w.env, w.dir
+	return w.finish(cmd)
+}
+
+// mustSh is sh for a script that has to succeed.
+func (w *world) mustSh(script string) string {
+	w.t.Helper()
+	r := w.sh(script)
+	if r.code != 0 {
+		w.t.Fatalf("%s: exit %d\n%s%s\ndaemon: %s", script, r.code, r.stdout, r.stderr, w.log.String())
+	}
+	return r.stdout
 }
 
 // start starts the daemon and returns when it says that it is ready.
