@@ -149,6 +149,18 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func TestTheProtocolNamesEveryDialect(t *testing.T) {
+	text, err := os.ReadFile("../../ipc/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range all {
+		if !strings.Contains(string(text), "\n| `"+name+"` | ") {
+			t.Errorf("PROTOCOL.md's section 4 has no %s", name)
+		}
+	}
+}
+
 // failing reports whether a problem can be the answer to call.
 func failing(t *testing.T, d Dialect, call ipc.Call) bool {
 	q, settled := d.Ask(call)
