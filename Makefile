@@ -25,14 +25,17 @@ demo: build
 	@$(BIN)/bloq-sandbox demo
 
 # What some tests need besides Go; where it is missing they skip themselves.
-PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon Xvfb curl
-MISSING := $(strip $(if $(RACE),,cc) $(foreach p,$(PROGRAMS_FOR_TESTS),$(if $(shell command -v $(p)),,$(p))))
+PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon Xvfb curl git nginx cargo kubectl terraform docker pnpm pnpm-10 crane git-new
+# .ci/tools puts there what Debian does not have.
+export PATH := $(PATH):$(HOME)/.cache/bloq-tools/bin
+MISSING := $(strip $(if $(RACE),,cc) $(foreach p,$(PROGRAMS_FOR_TESTS),$(if $(shell PATH="$(PATH)" command -v $(p)),,$(p))))
 
 test:
 	@echo "race detector: $(if $(RACE),on,off)"
 ifneq ($(MISSING),)
 	@echo "skipped, because they are not installed: $(MISSING)"
-	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl"
+	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl git nginx-light; .ci/tools"
+	@echo "(cargo, kubectl, terraform and docker's client: from wherever you have such things)"
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"
 	@{ go test $(RACE) -count=1 -v -timeout 15m ./...; echo "exit $$?"; } | $(FIGURES)
