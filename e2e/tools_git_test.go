@@ -99,7 +99,8 @@ func TestGitAfterExpiry(t *testing.T) {
 	w.start("--store", "memory")
 	w.login("--nodes-url", l.URL)
 	w.mustSh("git config --global credential.helper bloq")
-	for _, git := range w.gits() {
+	clients := w.gits()
+	for _, git := range clients {
 		first := w.token()
 		time.Sleep(2100 * time.Millisecond) // its lifetime, which is the test's subject
 		w.mustSh(git.name + " clone -q " + l.URL + "/r.git clone-" + git.name)
@@ -111,6 +112,18 @@ func TestGitAfterExpiry(t *testing.T) {
 			if auth == git.header(first) {
 				t.Errorf("the expired token came: %s", auth)
 			}
+		}
+	}
+	events := w.events()
+	w.fault(sandbox.Fault{Route: "POST /auth/token", Kind: "status", Status: 400, Body: `{"error":"invalid_grant"}`})
+	w.await(events, "the end of the login", func(e ipc.Event) bool { return e.Event == "needs login" })
+	for w.run("", "bloq-token").code == 0 {
+		time.Sleep(100 * time.Millisecond) // what is left of the last token's lifetime
+	}
+	for _, git := range clients {
+		r := w.sh(git.name + " ls-remote " + l.URL + "/r.git")
+		if got := l.took(); r.code == 0 || len(got) != 0 || !strings.Contains(r.stderr, loginHint) {
+			t.Errorf("%s without a login: %+v, Authorization: %s", git.name, r, got)
 		}
 	}
 }
