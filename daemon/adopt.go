@@ -271,6 +271,8 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	p.set(s)
 	old.wipe()
 	left := d.dropSoon(ctx, p)
+	p.dropKept() // of the login before
+	d.tokens.changed()
 	if c.grant != nil {
 		d.observe(p, s, nil, s.refresher.Snapshot())
 	}
@@ -499,6 +501,8 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 	old.wipe()
 	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
 	d.sinks.settle()
+	p.dropKept()
+	d.tellKept(d.keepTokens())
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")
 	d.hub.publish(ipc.Event{Time: time.Now(), Event: "forgotten", Profile: p.name})
 	d.notifyStatus()

@@ -100,6 +100,16 @@ func (c *bootClock) Boottime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
+// monotonic is CLOCK_MONOTONIC, which stands still while the machine sleeps.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	// As above.
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err)
+	}
+	return time.Duration(t.Nano())
+}
+
 // After is of refresher.Clock.
 func (c *bootClock) After(d time.Duration) (<-chan time.Time, func()) {
 	w := &waiter{at: c.Boottime() + d, c: make(chan time.Time, 1)}

@@ -37,6 +37,8 @@ type Options struct {
 	Log        zerolog.Logger
 	LogLevel   string // over the configuration's; may be ""
 	Stores     Stores
+	// Kept are the descriptors that systemd held for the daemon before.
+	Kept []*os.File
 }
 
 // A Daemon is the running agent.
@@ -52,6 +54,9 @@ type Daemon struct {
 	locked   atomic.Bool // by `bloq-agent lock`
 	adopting sync.Mutex  // one login is taken over at a time
 	locking  sync.Mutex  // one lock at a time: it holds every profile
+
+	tokens  *tokenKeeper
+	keeping atomic.Bool // systemd took the tokens, when last asked
 
 	clock  refresher.Clock
 	ctx    context.Context // ends when the daemon stops
@@ -98,6 +103,9 @@ func New(o Options) (*Daemon, error) {
 	d.locked.Store(d.wasLocked())
 	d.config.Store(&configState{})
 	d.reload()
+	d.tokens = newTokenKeeper(newFDStore())
+	d.keeping.Store(true)
+	d.inheritTokens(o.Kept)
 	return d, d.recordCredentials()
 }
 
@@ -113,12 +121,14 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.server = srv
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
+	go d.runKeeper()
 	changed := d.watch(ctx)
 	d.watchHints(ctx)
 	d.reloadChanged() // what was written before the watch stood
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
 		Int("profiles", len(d.names())).Msg("started")
 	notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
+	d.startWatchdog(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,7 +137,9 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 			d.haltAll()
 			return fmt.Errorf("serving: %w", err)
 		case <-reload:
+			notify(reloading())
 			d.reload()
+			notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
 		case <-changed:
 			d.reloadChanged()
 		}
@@ -152,6 +164,7 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 		_ = srv.Close() // what is left is a peer that does not read
 	}
 	<-halted
+	d.tellKept(d.keepTokens())
 	d.closeClock()
 	return <-served
 }

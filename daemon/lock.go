@@ -53,9 +53,16 @@ func (d *Daemon) lock() *ipc.Problem {
 	if d.server != nil {
 		d.server.CloseIdle()
 	}
+	for _, p := range d.all() {
+		p.dropKept()
+	}
+	err := d.keepTokens() // none
 	scrub()
 	d.log.Info().Msg("locked")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
+	if err != nil {
+		return &ipc.Problem{Code: ipc.CodeInternal, Detail: "locked, but systemd still holds access tokens: " + err.Error()}
+	}
 	return nil
 }
 

@@ -23,11 +23,12 @@ type profile struct {
 	name       string
 	change     sync.Mutex
 	state      atomic.Pointer[state]
-	generation atomic.Uint64 // of the last token published, over all states
-	warned     atomic.Int64  // days before the login's end that people were told of last
-	skewed     atomic.Bool   // people were told that the clocks differ
-	dropping   bool          // dropLater runs; guarded by change
-	rejected   atomic.Int64  // when a refused token was last replaced, by Boottime
+	generation atomic.Uint64             // of the last token published, over all states
+	warned     atomic.Int64              // days before the login's end that people were told of last
+	skewed     atomic.Bool               // people were told that the clocks differ
+	dropping   bool                      // dropLater runs; guarded by change
+	rejected   atomic.Int64              // when a refused token was last replaced, by Boottime
+	kept       atomic.Pointer[keptToken] // of the daemon before, until a refresher has it
 }
 
 // set replaces p's state. The caller holds p.change.
@@ -60,6 +61,9 @@ func (d *Daemon) token(ctx context.Context, p *profile, minTTL time.Duration) (r
 	for {
 		s := d.recovered(ctx, p)
 		if s.problem != nil {
+			if t, ok := d.keptToken(p, s); ok {
+				return t, nil
+			}
 			return refresher.Token{}, s.problem
 		}
 		t, err := s.refresher.Token(ctx, minTTL)
@@ -193,7 +197,7 @@ func (d *Daemon) openFrom(ctx context.Context, p *profile, s *state) error {
 	if err != nil {
 		return err
 	}
-	d.start(p, s, &login{client: client, store: st, id: s.facts.ID, item: item}, inherited{})
+	d.start(p, s, &login{client: client, store: st, id: s.facts.ID, item: item}, d.takeKeptToken(p))
 	return nil
 }
 
@@ -203,6 +207,7 @@ type inherited struct {
 	unsaved []byte           // a refresh token that could not be saved, or nil
 	same    bool             // the token at hand keeps its number
 	rotates bool             // the endpoint has been seen to rotate
+	kept    bool             // it comes from the daemon before
 }
 
 // start runs a refresher on l and fills s with both.
@@ -214,7 +219,8 @@ func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
 	l.intent = d.intentOf(s.facts)
 	since, lost := l.intent.lost()
 	l.doubted = lost && from.unsaved == nil
-	if lost && from.grant == nil {
+	again := lost && (from.grant == nil || from.kept)
+	if again {
 		d.log.Warn().Str("profile", p.name).Str("since", strings.TrimSpace(since)).
 			Msg("a reply of the endpoint may have been lost; trying the refresh token once more")
 	}
@@ -225,7 +231,7 @@ func (d *Daemon) start(p *profile, s *state, l *login, from inherited) {
 	}
 	l.tellEnd(l.item.RefreshToken)
 	r := refresher.New(refresher.Config{
-		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved, Clock: d.clock,
+		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved, Clock: d.clock, AtOnce: again,
 		Observe: func(previous, current *refresher.Snapshot) { d.observe(p, s, previous, current) },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -20,8 +20,8 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 	config := d.config.Load()
 	s := ipc.Status{
 		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(), Locked: d.locked.Load(),
-		Config:   ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
-		Profiles: []ipc.ProfileStatus{},
+		Config:     ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
+		TokensKept: d.tokens.state(), Profiles: []ipc.ProfileStatus{},
 	}
 	if config.err != nil {
 		s.Config.Error = config.err.Error()
@@ -61,6 +61,10 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
 		if out.Hint == "bloq-agent status" { // this is it
 			out.Hint = ""
+		}
+		if t, ok := d.keptToken(d.profile(name), s); ok {
+			out.Generation, out.IssuedAt, out.ExpiresAt = t.Generation, t.IssuedAt.UTC(), t.Expiry.UTC()
+			clear(t.Value)
 		}
 		return out
 	}
@@ -153,6 +157,9 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	if current.Class == refresher.None && current.SaveErr == nil {
 		failpoint.Hit("after the publication")
 		s.login.intent.done()
+	}
+	if previous == nil || previous.Generation != current.Generation {
+		d.tokens.changed()
 	}
 	now := time.Now()
 	e := d.log.Info()

@@ -129,12 +129,14 @@ type Passphrase struct {
 
 // Status is the body of GET /v1/status.
 type Status struct {
-	Version   string          `json:"version"`
-	PID       int             `json:"pid"`
-	StartedAt time.Time       `json:"started_at"`
-	Locked    bool            `json:"locked"` // by `bloq-agent lock`
-	Config    ConfigStatus    `json:"config"`
-	Profiles  []ProfileStatus `json:"profiles"`
+	Version   string       `json:"version"`
+	PID       int          `json:"pid"`
+	StartedAt time.Time    `json:"started_at"`
+	Locked    bool         `json:"locked"` // by `bloq-agent lock`
+	Config    ConfigStatus `json:"config"`
+	// TokensKept says whether access tokens survive a restart, and if not, why.
+	TokensKept string          `json:"tokens_kept"`
+	Profiles   []ProfileStatus `json:"profiles"`
 }
 
 // ConfigStatus tells which configuration is in force.

@@ -59,6 +59,9 @@ type Config struct {
 	// Grant is an access token that is at hand already, or nil.
 	Grant *Grant
 
+	// AtOnce makes the first exchange due now, even with a Grant.
+	AtOnce bool
+
 	// Generation is the number of the last token that a predecessor published.
 	Generation uint64
 
@@ -106,6 +109,9 @@ func New(c Config) *Refresher {
 		issued := now.add(c.Grant.IssuedAt.Sub(now.wall))
 		first = first.granted(*c.Grant, issued, now, rand.Float64())
 		first.Exchanges = 0
+		if c.AtOnce {
+			first.attemptIn(0, now)
+		}
 	}
 	r.current.Store(first)
 	return r

@@ -41,12 +41,12 @@ func serveCommand() *cobra.Command {
 			if err := places(cmd, config, &options); err != nil {
 				return err
 			}
-			listener, err := listen(cmd)
+			listener, kept, err := listen(cmd)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = listener.Close() }()
-			options.Listener = listener
+			options.Listener, options.Kept = listener, kept
 			d, err := daemon.New(options)
 			if errors.Is(err, store.ErrInUse) {
 				return fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
@@ -93,18 +93,25 @@ func serve(d *daemon.Daemon) error {
 	return d.Run(ctx, reload)
 }
 
-func listen(cmd *cobra.Command) (net.Listener, error) {
+// listen is the socket that systemd passed, else one of our own; and what
+// systemd held for the daemon before.
+func listen(cmd *cobra.Command) (net.Listener, []*os.File, error) {
 	// Whatever the daemon makes is nobody else's.
 	syscall.Umask(0o077)
-	l, err := server.Activated()
-	if l != nil || err != nil {
-		return l, err
+	l, kept, err := server.Activated()
+	if l == nil && err == nil {
+		l, err = bind(cmd)
 	}
+	return l, kept, err
+}
+
+func bind(cmd *cobra.Command) (net.Listener, error) {
 	flag, err := cmd.Flags().GetString("socket")
 	if err != nil {
 		return nil, err
 	}
 	path, err := client.Locate(flag)
+	var l net.Listener
 	if err == nil {
 		l, err = server.Listen(path)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"bloq-agent/ipc"
@@ -150,21 +151,31 @@ func (o *owned) Close() error {
 // ActivatedName is the FileDescriptorName= of our socket unit.
 const ActivatedName = "bloq-agent"
 
-// Activated is the listener that systemd passed (sd_listen_fds(3)), or nil.
-// The variables are unset, so that no child takes the descriptors for its own.
-func Activated() (net.Listener, error) {
-	var found net.Listener
+// KeptPrefix is that of the descriptors which systemd holds for us over a
+// restart.
+const KeptPrefix = "tokens-"
+
+// Activated is the listener that systemd passed (sd_listen_fds(3)), or nil, and
+// the descriptors that it held for the daemon before. Anything else that was
+// passed is an error. The variables are unset, so that no child takes the
+// descriptors for its own.
+func Activated() (found net.Listener, kept []*os.File, err error) {
 	for _, f := range activation.Files(true) {
-		if f.Name() != ActivatedName || found != nil {
+		switch {
+		case err != nil:
 			_ = f.Close()
-			return nil, fmt.Errorf("systemd passed a socket that is not wanted: %q", f.Name())
+		case strings.HasPrefix(f.Name(), KeptPrefix):
+			kept = append(kept, f)
+		case f.Name() != ActivatedName || found != nil:
+			_ = f.Close()
+			err = fmt.Errorf("systemd passed a socket that is not wanted: %q", f.Name())
+		default:
+			found, err = net.FileListener(f)
+			_ = f.Close()
+			if err != nil {
+				err = fmt.Errorf("taking over the socket of systemd: %w", err)
+			}
 		}
-		l, err := net.FileListener(f)
-		_ = f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("taking over the socket of systemd: %w", err)
-		}
-		found = l
 	}
-	return found, nil
+	return found, kept, err
 }

@@ -146,9 +146,12 @@ func TestActivation(t *testing.T) {
 	if want := os.Getenv(activated); want != "" {
 		// Only the child knows the pid that systemd would have set.
 		t.Setenv("LISTEN_PID", strings.TrimSpace(string(mustRead(t, "/proc/self/stat")[:strings.IndexByte(string(mustRead(t, "/proc/self/stat")), ' ')])))
-		l, err := Activated()
-		if got := err == nil && l != nil; got != (want == "good") {
+		l, kept, err := Activated()
+		if got := err == nil && l != nil; got != (want == "good" || want == "kept") {
 			t.Errorf("%s: %v, %v", want, l, err)
+		}
+		if (len(kept) == 2) != (want == "kept") {
+			t.Errorf("%s: %d descriptors are kept", want, len(kept))
 		}
 		for _, v := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
 			if _, set := os.LookupEnv(v); set {
@@ -163,7 +166,7 @@ func TestActivation(t *testing.T) {
 	f, err := l.File()
 	do(t, err)
 	defer func() { _ = f.Close() }()
-	for want, names := range map[string]string{"good": "bloq-agent", "bad name": "other", "two": "bloq-agent:bloq-agent"} {
+	for want, names := range map[string]string{"good": "bloq-agent", "bad name": "other", "two": "bloq-agent:bloq-agent", "kept": "bloq-agent:tokens-1:tokens-0"} {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestActivation$", "-test.v")
 		fds := strings.Count(names, ":") + 1
 		cmd.Env = []string{activated + "=" + want, "LISTEN_FDS=" + string(rune('0'+fds)), "LISTEN_FDNAMES=" + names}
@@ -174,7 +177,7 @@ func TestActivation(t *testing.T) {
 			t.Errorf("%s: %v\n%s", want, err, out)
 		}
 	}
-	if l, err := Activated(); l != nil || err != nil {
+	if l, _, err := Activated(); l != nil || err != nil {
 		t.Errorf("without systemd: %v, %v", l, err)
 	}
 }

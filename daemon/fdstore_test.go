@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"bloq-agent/refresher"
+)
+
+func mustEncode(t *testing.T, k kept) []byte {
+	t.Helper()
+	b, err := json.Marshal(k)
+	do(t, err)
+	return b
+}
+
+func TestAKeptTokenEndsByEitherClock(t *testing.T) {
+	c := refresher.RuntimeClock()
+	now, boot := c.Now(), c.Boottime()
+	for name, tt := range map[string]struct {
+		wall, boot time.Duration
+		want       time.Duration
+	}{
+		"both":     {time.Hour, time.Hour, time.Hour},
+		"set back": {10 * time.Hour, time.Minute, time.Minute},
+		"slept":    {time.Minute, time.Hour, time.Minute},
+		"over":     {-time.Second, time.Hour, 0},
+		"over too": {time.Hour, -time.Second, 0},
+	} {
+		g := keptToken{Token: []byte("x"), Expiry: now.Add(tt.wall), ExpiryBoot: boot + tt.boot}.grant(c)
+		var left time.Duration
+		if g != nil {
+			left = g.Expiry.Sub(now)
+		}
+		if d := left - tt.want; d > time.Second || d < -time.Second {
+			t.Errorf("%s: %v left, want %v", name, left, tt.want)
+		}
+	}
+}
+
+// What a damaged file holds is never believed, nor quoted.
+func FuzzParseKeptTakesWhatItWrote(f *testing.F) {
+	f.Add([]byte(`{"version":1,"serial":3,"profiles":[{"id":"a","generation":2,"token":"eA==","expiry":"2026-11-24T12:00:00Z"}]}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		k, err := parseKept(data)
+		if err != nil {
+			return
+		}
+		again, err := parseKept(mustEncode(t, k))
+		if err != nil || len(again.Profiles) != len(k.Profiles) || again.Serial != k.Serial {
+			t.Errorf("%v", err)
+		}
+	})
+}
