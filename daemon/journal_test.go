@@ -1,0 +1,61 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"regexp"
+	"testing"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"github.com/rs/zerolog"
+)
+
+func TestAnEventInTheJournal(t *testing.T) {
+	var message string
+	var at journal.Priority
+	var fields map[string]string
+	log := zerolog.New(journalWriter{func(m string, p journal.Priority, f map[string]string) error {
+		message, at, fields = m, p, f
+		return nil
+	}})
+	log.Warn().Str("profile", "work").Int("attempt", 3).Str("retry_in", "4s").AnErr("err", errors.New(`dial "x": no`)).Msg("refresh failed")
+	if message != `work: refresh failed: dial "x": no` || at != journal.PriWarning {
+		t.Errorf("%q at %d", message, at)
+	}
+	want := map[string]string{
+		"PROFILE": "work", "ATTEMPT": "3", "RETRY_IN": "4s", "EVENT": "refresh_failed",
+		"MESSAGE_ID": "eb3b2e4607af428b8448f8cf8e070422", "SYSLOG_IDENTIFIER": "bloq-agent",
+	}
+	if len(fields) != len(want) {
+		t.Errorf("%v", fields)
+	}
+	for k, v := range want {
+		if fields[k] != v {
+			t.Errorf("%s is %q, want %q", k, fields[k], v)
+		}
+	}
+	log.Error().Str("_weird-key", "v").Msg("configuration not taken; keeping the one before")
+	if fields["EVENT"] != "not_reloaded" || fields["WEIRD_KEY"] != "v" || at != journal.PriErr {
+		t.Errorf("%v", fields)
+	}
+}
+
+// Each kind of event is explained, and nothing else is.
+func TestTheCatalogIsThatOfTheKinds(t *testing.T) {
+	text, err := os.ReadFile("../packaging/bloq-agent.catalog")
+	do(t, err)
+	explained := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^-- ([0-9a-f]{32})$`).FindAllStringSubmatch(string(text), -1) {
+		explained[m[1]] = true
+	}
+	seen := map[string]bool{}
+	for _, k := range kinds {
+		if !explained[k.id] || seen[k.id] || seen[k.event] {
+			t.Errorf("%s: explained %v, twice %v", k.event, explained[k.id], seen[k.id])
+		}
+		seen[k.id], seen[k.event] = true, true
+	}
+	if len(explained) != len(kinds) {
+		t.Errorf("%d kinds, %d explained", len(kinds), len(explained))
+	}
+}
