@@ -126,7 +126,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.watchHints(ctx)
 	d.reloadChanged() // what was written before the watch stood
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
-		Int("profiles", len(d.names())).Msg("started")
+		Int("profiles", len(d.names())).Str("tokens_kept", d.tokens.state()).Msg("started")
 	notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
 	d.startWatchdog(ctx)
 	for {

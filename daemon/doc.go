@@ -19,6 +19,8 @@
 //	watcher.run                  Run                   ctx ends
 //	hinter.settle, readNetlink   Run                   ctx ends
 //	hinter.readLogind            Run                   ctx ends, or the system bus does; a frozen bus keeps it
+//	Daemon.runKeeper             Run                   the daemon stops
+//	Daemon.runWatchdog           Run, under systemd    ctx ends
 //	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
 //	Daemon.dropLater             Daemon.dropSoon       the copy that was left is deleted, or the daemon stops
 //	Daemon.reopen, openAll       reload                each profile was looked at
