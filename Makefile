@@ -14,12 +14,17 @@ RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" 
 # What a test has measured is printed; that it began and passed is not.
 FIGURES = awk '/^exit [0-9]+$$/ { code = $$2; next } !/^(=== |PASS$$|\?)/ && !/^ *--- PASS/ { print; fflush() } END { exit code }'
 
-.PHONY: build demo test soak lint fuzz clean
+.PHONY: build cross demo test soak lint fuzz clean
 
 build:
 	@mkdir -p $(BIN)
 	CGO_ENABLED=0 go build $(GOFLAGS_SHIP) -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
 	@for name in $(LINKS); do ln -sf bloq-token $(BIN)/$$name; done
+
+# What is not run here is built at least.
+CROSS = linux/arm64 darwin/arm64 darwin/amd64
+cross:
+	@for p in $(CROSS); do CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build ./... || { echo "$$p does not build"; exit 1; }; done
 
 demo: build
 	@$(BIN)/bloq-sandbox demo
@@ -46,7 +51,7 @@ soak:
 	BLOQ_SOAK=1 go test $(RACE) -count=1 -v -timeout 2h ./...
 
 # Tools are pinned in a module of their own, so that ours stays small.
-lint:
+lint: cross
 	go vet ./...
 	@test -z "$$(go tool -modfile=tools/go.mod gofumpt -l .)" || { go tool -modfile=tools/go.mod gofumpt -d .; exit 1; }
 	go tool -modfile=tools/go.mod staticcheck ./...
