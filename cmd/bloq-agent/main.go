@@ -3,6 +3,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 
@@ -42,7 +43,7 @@ that asks.`,
 			return cmd.Help()
 		},
 	}
-	root.CompletionOptions.DisableDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = true // ours has the shells that we test
 	root.PersistentFlags().String("socket", "", "the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return misused(cmd, "%s", firstLine(err.Error()))
@@ -51,6 +52,7 @@ that asks.`,
 	root.AddCommand(
 		serveCommand(), loginCommand(), addCommand(), statusCommand(), refreshCommand(), logoutCommand(),
 		keysCommand(), lockCommand(), unlockCommand(), storeCommand(), importCommand(), execCommand(), configCommand(), versionCommand(),
+		completionCommand(),
 	)
 	return root
 }
@@ -78,6 +80,34 @@ func versionCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE: runner(func(_ *cobra.Command, _ []string) error {
 			return printf("bloq-agent %s\n", version)
+		}),
+	}
+}
+
+func completionCommand() *cobra.Command {
+	shells := map[string]func(*cobra.Command, io.Writer) error{
+		"bash": func(c *cobra.Command, w io.Writer) error { return c.GenBashCompletionV2(w, true) },
+		"zsh":  (*cobra.Command).GenZshCompletion,
+		"fish": func(c *cobra.Command, w io.Writer) error { return c.GenFishCompletion(w, true) },
+	}
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish",
+		Short: "print a script by which a shell completes these commands",
+		Long: `Print a script by which a shell completes these commands. The packages install
+it; elsewhere:
+
+    source <(bloq-agent completion bash)
+    bloq-agent completion zsh > "${fpath[1]}/_bloq-agent"
+    bloq-agent completion fish > ~/.config/fish/completions/bloq-agent.fish`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 || shells[args[0]] == nil {
+				return fail(ipc.ExitUsage, "bloq-agent completion --help", "which shell? bash, zsh or fish")
+			}
+			return nil
+		},
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		RunE: runner(func(cmd *cobra.Command, args []string) error {
+			return shells[args[0]](cmd.Root(), os.Stdout)
 		}),
 	}
 }
