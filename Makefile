@@ -3,7 +3,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN     ?= bin
-GOFLAGS_SHIP = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GOFLAGS_SHIP = -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 PROGRAMS = bloq-agent bloq-token bloq-sandbox
 # Names of the helper that tools look for, or call without words.
 LINKS = git-credential-bloq docker-credential-bloq cargo-credential-bloq terraform-credentials-bloq bloq-token-pnpm bloq-token-bazel
@@ -14,7 +14,7 @@ RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" 
 # What a test has measured is printed; that it began and passed is not.
 FIGURES = awk '/^exit [0-9]+$$/ { code = $$2; next } !/^(=== |PASS$$|\?)/ && !/^ *--- PASS/ { print; fflush() } END { exit code }'
 
-.PHONY: build cross demo test soak lint fuzz clean
+.PHONY: build cross demo test soak lint fuzz install packages clean
 
 build:
 	@mkdir -p $(BIN)
@@ -67,5 +67,42 @@ fuzz:
 		done; \
 	done
 
+# make install DESTDIR=/tmp/root PREFIX=/usr
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
+UNITS   = $(PREFIX)/lib/systemd
+SHARE   = $(DESTDIR)$(PREFIX)/share
+# Tools that look for a helper by its name find bloq-token under it.
+HELPERS = git-credential-bloq docker-credential-bloq terraform-credentials-bloq cargo-credential-bloq \
+	bloq-token-bazel bloq-token-pnpm
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNITS)/user $(DESTDIR)$(UNITS)/system \
+		$(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(DESTDIR)$(ZSHDIR) \
+		$(SHARE)/fish/vendor_completions.d $(SHARE)/doc/bloq-agent/examples
+	install -m 755 $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	for h in $(HELPERS); do ln -sf bloq-token $(DESTDIR)$(PREFIX)/bin/$$h || exit 1; done
+	for f in user/bloq-agent.socket user/bloq-agent.service system/bloq-agent@.socket system/bloq-agent@.service; do \
+		sed 's,/usr/\(bin\|share\)/,$(PREFIX)/\1/,' systemd/$$f >$(DESTDIR)$(UNITS)/$$f && chmod 644 $(DESTDIR)$(UNITS)/$$f || exit 1; done
+	for f in $(wildcard packaging/*.catalog); do install -D -m 644 -t $(DESTDIR)$(UNITS)/catalog $$f || exit 1; done
+	for n in 1 5; do for f in packaging/man/*.$$n; do \
+		gzip -9nc $$f >$(SHARE)/man/man$$n/$${f##*/}.gz && chmod 644 $(SHARE)/man/man$$n/$${f##*/}.gz || exit 1; done; done
+	for h in $(HELPERS); do ln -sf bloq-token.1.gz $(SHARE)/man/man1/$$h.1.gz || exit 1; done
+	umask 022 && $(BIN)/bloq-agent completion bash >$(SHARE)/bash-completion/completions/bloq-agent
+	umask 022 && $(BIN)/bloq-agent completion zsh >$(DESTDIR)$(ZSHDIR)/_bloq-agent
+	umask 022 && $(BIN)/bloq-agent completion fish >$(SHARE)/fish/vendor_completions.d/bloq-agent.fish
+	install -m 644 packaging/config.toml packaging/credentials.conf $(SHARE)/doc/bloq-agent/examples
+
+# A .deb and an .rpm in dist. The same commit makes the same bytes: what is in
+# them is as old as the commit. A version that is no tag's sorts below all tags.
+DIST ?= dist
+packages: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+packages: export PACKAGE_VERSION ?= $(shell git describe --tags --exact-match --dirty 2>/dev/null | sed 's/^v//' | grep . || \
+	echo "0~$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y%m%d%H%M%S).$$(git rev-parse --short HEAD 2>/dev/null || echo none)")
+packages: export PACKAGE_ARCH ?= $(shell go env GOARCH)
+packages:
+	./packaging/build $(DIST)
+
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)
