@@ -14,7 +14,7 @@ RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" 
 # What a test has measured is printed; that it began and passed is not.
 FIGURES = awk '/^exit [0-9]+$$/ { code = $$2; next } !/^(=== |PASS$$|\?)/ && !/^ *--- PASS/ { print; fflush() } END { exit code }'
 
-.PHONY: build cross demo test soak lint fuzz install packages clean
+.PHONY: build cross demo test soak lint fuzz install packages e2e clean
 
 build:
 	@mkdir -p $(BIN)
@@ -30,7 +30,7 @@ demo: build
 	@$(BIN)/bloq-sandbox demo
 
 # What some tests need besides Go; where it is missing they skip themselves.
-PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon Xvfb curl git nginx cargo kubectl terraform docker pnpm pnpm-10 crane git-new
+PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon Xvfb curl man zsh fish git nginx cargo kubectl terraform docker pnpm pnpm-10 crane git-new
 # .ci/tools puts there what Debian does not have.
 export PATH := $(PATH):$(HOME)/.cache/bloq-tools/bin
 MISSING := $(strip $(if $(RACE),,cc) $(foreach p,$(PROGRAMS_FOR_TESTS),$(if $(shell PATH="$(PATH)" command -v $(p)),,$(p))))
@@ -39,7 +39,7 @@ test:
 	@echo "race detector: $(if $(RACE),on,off)"
 ifneq ($(MISSING),)
 	@echo "skipped, because they are not installed: $(MISSING)"
-	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl git nginx-light; .ci/tools"
+	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl git nginx-light man-db bash-completion zsh fish; .ci/tools"
 	@echo "(cargo, kubectl, terraform and docker's client: from wherever you have such things)"
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"
@@ -103,6 +103,19 @@ packages: export PACKAGE_VERSION ?= $(shell git describe --tags --exact-match --
 packages: export PACKAGE_ARCH ?= $(shell go env GOARCH)
 packages:
 	./packaging/build $(DIST)
+
+# The package, installed on a machine with a systemd of its own, in namespaces.
+E2E_PROGRAMS = systemd-run dbus-daemon unshare nsenter setpriv lintian rpmlint rpm gnome-keyring-daemon
+E2E_MISSING := $(strip $(foreach p,$(E2E_PROGRAMS),$(if $(shell command -v $(p)),,$(p))) \
+	$(if $(wildcard /lib/*/security/pam_systemd.so),,pam_systemd) $(if $(wildcard /usr/lib/systemd/user/dbus.socket),,dbus-user-session))
+e2e:
+	@test "$$(id -u)" = 0 || { echo "it takes root to boot a systemd: sudo make e2e" >&2; exit 1; }
+ifneq ($(E2E_MISSING),)
+	@echo "not installed: $(E2E_MISSING)" >&2
+	@echo "apt-get install -y --no-install-recommends systemd dbus-user-session libpam-systemd gnome-keyring lintian rpm rpmlint" >&2
+	@exit 1
+endif
+	@{ BLOQ_E2E=1 go test -count=1 -parallel 3 -timeout 8m -v ./e2e/systemd; echo "exit $$?"; } | $(FIGURES)
 
 clean:
 	rm -rf $(BIN) $(DIST)
