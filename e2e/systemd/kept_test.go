@@ -6,28 +6,10 @@ import (
 	"time"
 )
 
-// The daemon does not push its tokens into the descriptor store yet, and does not
-// feed the watchdog. Whoever makes it do so sets this to true.
-const (
-	keeps = false
-	feeds = false
-)
-
-// fed takes the watchdog away from a unit that nobody feeds.
-func (u unit) fed() {
-	u.h.t.Helper()
-	if !feeds {
-		u.dropIn("watchdog", "[Service]\nWatchdogSec=0\n")
-	}
-}
-
 // What a restarted daemon has from systemd serves, when it can ask neither the
 // endpoint nor the keyring.
 func TestARestartWithNothingToAsk(t *testing.T) {
 	t.Parallel()
-	if !keeps {
-		t.Skip("the daemon does not use the descriptor store yet")
-	}
 	h := ready(t)
 	u := h.userUnit("alice")
 	// The keyring of alice, on her bus, opened with a password.
@@ -66,9 +48,6 @@ func TestARestartWithNothingToAsk(t *testing.T) {
 
 func TestLockLogoutAndForgetEmptyTheStore(t *testing.T) {
 	t.Parallel()
-	if !keeps {
-		t.Skip("the daemon does not use the descriptor store yet")
-	}
 	h := ready(t)
 	u := h.serving()
 	for _, how := range []string{"lock", "logout"} {
@@ -85,9 +64,6 @@ func TestLockLogoutAndForgetEmptyTheStore(t *testing.T) {
 // A daemon that hangs is replaced, and who waits for it is answered.
 func TestAHangIsNoticed(t *testing.T) {
 	t.Parallel()
-	if !feeds {
-		t.Skip("the daemon does not feed the watchdog yet")
-	}
 	h := ready(t)
 	u := h.userUnit("alice")
 	u.dropIn("quick", "[Service]\nWatchdogSec=2\n")

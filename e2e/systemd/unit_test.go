@@ -131,7 +131,6 @@ func TestABadConfigurationIsServed(t *testing.T) {
 	t.Parallel()
 	h := ready(t)
 	u := h.serving()
-	u.fed()
 	u.configure(badConfig)
 	u.systemctl("stop", "bloq-agent.service")
 	asked := 0
