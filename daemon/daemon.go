@@ -50,6 +50,8 @@ type Daemon struct {
 	config   atomic.Pointer[configState]
 	hub      hub
 	sinks    sinks
+	refusals seldom
+	troubles seldom
 	stopping atomic.Bool
 	locked   atomic.Bool // by `bloq-agent lock`
 	adopting sync.Mutex  // one login is taken over at a time
@@ -117,7 +119,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.hub.init()
 	defer d.sinks.start(d)()
 	d.openAll(ctx)
-	srv := server.New(d.options.Listener, d.routes(), d.refused)
+	srv := server.New(d.options.Listener, d.routes(), server.Hooks{Refused: d.refused, Trouble: d.troubled, Panicked: d.panicked})
 	d.server = srv
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
@@ -282,10 +284,6 @@ func (d *Daemon) names() []string {
 
 func (d *Daemon) clientOptions() accounts.Options {
 	return accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: d.config.Load().roots}
-}
-
-func (d *Daemon) refused(p server.Peer) {
-	d.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Msg("refused a peer of another user")
 }
 
 // reload reads the configuration. A file that is wrong keeps what was in

@@ -30,7 +30,7 @@ func dawdle(t *testing.T, h http.HandlerFunc, f func(t *testing.T, c net.Conn)) 
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := make(pipes)
-		s := New(l, h, nil)
+		s := New(l, h, Hooks{})
 		s.listener = l // a pipe has no peer to look at
 		served := make(chan error, 1)
 		go func() { served <- s.Serve() }()

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net"
-	"os"
 	"syscall"
 )
 
@@ -19,52 +18,20 @@ type peerKey struct{}
 
 // PeerOf is the peer of the request whose context is ctx.
 func PeerOf(ctx context.Context) Peer {
-	p, _ := ctx.Value(peerKey{}).(Peer)
-	return p
-}
-
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	if g, ok := c.(*guarded); ok {
-		return context.WithValue(ctx, peerKey{}, g.peer)
+	if c := connOf(ctx); c != nil {
+		return c.peer
 	}
-	return ctx
+	return Peer{}
 }
 
-// guard lets peers of our own user through. Others are refused even though
-// the directory is 0700 and the socket 0600: modes can be changed by hand.
-type guard struct {
-	net.Listener
-	refused func(Peer)
+// connOf is the connection that the request of ctx came by, or nil.
+func connOf(ctx context.Context) *conn {
+	c, _ := ctx.Value(peerKey{}).(*conn)
+	return c
 }
 
-type guarded struct {
-	net.Conn
-	peer Peer
-}
-
-// Read leaves nothing in p beside what it read: net/http hands buffers on from
-// one connection to the next, and the last one may have brought a login.
-func (g *guarded) Read(p []byte) (int, error) {
-	n, err := g.Conn.Read(p)
-	clear(p[max(n, 0):])
-	return n, err
-}
-
-func (g *guard) Accept() (net.Conn, error) {
-	for {
-		c, err := g.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		peer, err := peerCredentials(c)
-		if err == nil && peer.UID == os.Getuid() {
-			return &guarded{c, peer}, nil
-		}
-		_ = c.Close()
-		if g.refused != nil {
-			g.refused(peer)
-		}
-	}
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, c)
 }
 
 func peerCredentials(c net.Conn) (Peer, error) {

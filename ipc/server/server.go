@@ -33,17 +33,31 @@ type Server struct {
 	http     http.Server
 }
 
-// New makes a server of l. A peer of another user is closed unheard and told
-// to refused, which may be nil.
-func New(l net.Listener, h http.Handler, refused func(Peer)) *Server {
-	s := &Server{listener: &guard{Listener: l, refused: refused}}
+// Hooks tell what happens beside the answers. Each may be nil, and must not
+// block.
+type Hooks struct {
+	Refused func(Peer)  // a peer of another user was closed unheard
+	Trouble func(error) // a connection could not be accepted; the server goes on
+	// Panicked is told of a handler's panic. What says no more than what kind it
+	// was: the value itself may hold a secret.
+	Panicked func(what string, stack []byte)
+}
+
+// New makes a server of l.
+func New(l net.Listener, h http.Handler, hooks Hooks) *Server {
+	s := &Server{listener: newGuard(l, hooks)}
 	s.http = http.Server{
-		Handler:           prepare(h),
+		Handler:           contain(prepare(h), hooks.Panicked),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		// net/http adds 4 KiB of its own to this figure.
 		MaxHeaderBytes: ipc.MaxHeader - 4096,
-		ConnContext:    withPeer,
+		ConnContext:    withConn,
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if ours, ok := c.(*conn); ok && state == http.StateIdle {
+				ours.owe()
+			}
+		},
 		// Its default writes to the process's log; what it has to say here
 		// (resets, half requests) is the peer's doing.
 		ErrorLog: quiet,
@@ -81,8 +95,14 @@ func prepare(h http.Handler) http.Handler {
 		body, err := readBody(w, r)
 		defer func() { clear(body) }() // it may hold a login
 		if err != nil {
+			// Otherwise net/http would wait for the rest, and without a limit.
+			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 			Problem(w, ipc.Problem{Code: ipc.CodeBadRequest, Detail: err.Error()})
 			return
+		}
+		if c := connOf(r.Context()); c != nil && !c.complete() {
+			panic(http.ErrAbortHandler) // closed a moment ago
 		}
 		wait, err := waitOf(r.Header.Get(ipc.HeaderWait))
 		if err != nil {

@@ -37,7 +37,7 @@ func serve(t *testing.T, h http.HandlerFunc, refused func(Peer)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(l, h, refused)
+	s := New(l, h, Hooks{Refused: refused})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve() }()
 	t.Cleanup(func() {
@@ -235,7 +235,7 @@ func TestShutdownLetsARequestFinish(t *testing.T) {
 		close(begun)
 		<-goOn
 		Reply(w, 200, "", []byte("done"))
-	}), nil)
+	}), Hooks{})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	c, err := net.Dial("unix", path)
