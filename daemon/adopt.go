@@ -31,6 +31,7 @@ func (d *Daemon) handleAdopt(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest(err.Error()))
 		return
 	}
+	tellQuestion(w, a.Check || a.Note)
 	answer, problem := d.adopt(context.WithoutCancel(r.Context()), a)
 	tellProfile(w, answer.Profile)
 	if problem != nil {

@@ -19,7 +19,10 @@ func (d *Daemon) logged(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		seen := &audit{ResponseWriter: w}
+		seen, ok := w.(*audit)
+		if !ok {
+			seen = &audit{ResponseWriter: w}
+		}
 		start := time.Now()
 		// Deferred, because a handler may break the connection by a panic.
 		defer func() { d.logRequest(r, seen, time.Since(start)) }()
@@ -48,12 +51,14 @@ func (d *Daemon) logRequest(r *http.Request, seen *audit, took time.Duration) {
 	e.Str("duration", took.Round(time.Microsecond).String()).Int("peer_pid", server.PeerOf(r.Context()).PID).Msg("request")
 }
 
-// An audit is a ResponseWriter that remembers what logRequest tells.
+// An audit is a ResponseWriter that remembers what logRequest and logChange
+// tell.
 type audit struct {
 	http.ResponseWriter
-	status  int
-	profile string
-	code    ipc.Code
+	status   int
+	profile  string
+	code     ipc.Code
+	question bool // nothing was to change
 }
 
 func (a *audit) WriteHeader(status int) {
@@ -73,10 +78,16 @@ func (a *audit) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (a *audit) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// tellProfile and tellCode do nothing unless w is an audit.
+// These do nothing unless w is an audit.
 func tellProfile(w http.ResponseWriter, name string) {
 	if a, ok := w.(*audit); ok {
 		a.profile = name
+	}
+}
+
+func tellQuestion(w http.ResponseWriter, is bool) {
+	if a, ok := w.(*audit); ok {
+		a.question = is
 	}
 }
 

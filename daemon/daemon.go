@@ -50,6 +50,7 @@ type Daemon struct {
 	config   atomic.Pointer[configState]
 	hub      hub
 	sinks    sinks
+	callers  callers
 	refusals seldom
 	troubles seldom
 	stopping atomic.Bool

@@ -22,6 +22,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("GET "+ipc.RouteAuth, d.handleAuth)
 	mux.HandleFunc("POST "+ipc.RouteDialect+"{name}", d.handleDialect)
 	mux.HandleFunc("GET "+ipc.RouteStatus, d.handleStatus)
+	mux.HandleFunc("GET "+ipc.RouteCallers, d.handleCallers)
 	mux.HandleFunc("GET "+ipc.RouteEvents, d.handleEvents)
 	mux.HandleFunc("POST "+ipc.RouteRefresh, d.handleRefresh)
 	mux.HandleFunc("POST "+ipc.RouteRejected, d.handleRejected)
@@ -34,7 +35,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest("there is no "+r.Method+" "+r.URL.Path))
 	})
-	return d.logged(mux)
+	return d.heard(d.logged(mux))
 }
 
 // query is what a request for a token may say.

@@ -13,6 +13,7 @@ const (
 	RouteAuth     = "/v1/auth"
 	RouteDialect  = "/v1/dialect/" // + the dialect's name
 	RouteStatus   = "/v1/status"
+	RouteCallers  = "/v1/callers"
 	RouteEvents   = "/v1/events"
 	RouteRefresh  = "/v1/refresh"
 	RouteRejected = "/v1/rejected"

@@ -203,6 +203,23 @@ type SinkStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Callers is the body of GET /v1/callers: who asked, the last one first.
+type Callers struct {
+	Callers []Caller `json:"callers"`
+	// Refused is how many connections of other users were closed unheard.
+	Refused uint64 `json:"refused"`
+}
+
+// A Caller is a program that asked, as far as the system says. Nothing is
+// decided by it: any program of the user can run the helper.
+type Caller struct {
+	Executable string            `json:"executable,omitempty"` // absent if nobody looked in time
+	Unit       string            `json:"unit,omitempty"`       // of systemd
+	PID        int               `json:"pid"`                  // of the last that asked
+	Requests   map[string]uint64 `json:"requests"`             // by route, or dialect
+	LastSeen   time.Time         `json:"last_seen"`
+}
+
 // Event is the data of one server-sent event of GET /v1/events.
 type Event struct {
 	Time    time.Time      `json:"time"`

@@ -16,7 +16,7 @@ import (
 
 func statusCommand() *cobra.Command {
 	var profile string
-	var asJSON, watch bool
+	var asJSON, watch, callers bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "show every profile: its token, the next refresh, what is wrong",
@@ -27,6 +27,9 @@ a keyring to unlock.`,
 			l, err := dial(cmd)
 			if err != nil {
 				return err
+			}
+			if callers {
+				return showCallers(l, asJSON)
 			}
 			if watch {
 				return watchEvents(cmd.Context(), l, profile, asJSON)
@@ -48,6 +51,7 @@ a keyring to unlock.`,
 	}
 	cmd.Flags().StringVarP(&profile, "profile", "p", "", "only this profile")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&callers, "callers", false, "show which programs asked last")
 	cmd.Flags().BoolVar(&watch, "watch", false, "print what happens, until interrupted")
 	return cmd
 }
