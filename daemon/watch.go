@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -73,17 +75,19 @@ func (w *watcher) run(ctx context.Context, changed chan<- struct{}) {
 func (w *watcher) move() {
 	for {
 		dir, below := filepath.Dir(w.path), ""
-		for w.notify.Add(dir) != nil {
+		var why error // below cannot be watched
+		for err := w.notify.Add(dir); err != nil; err = w.notify.Add(dir) {
 			if filepath.Dir(dir) == dir {
 				return
 			}
-			dir, below = filepath.Dir(dir), dir
+			dir, below, why = filepath.Dir(dir), dir, err
 		}
 		if w.at != "" && w.at != dir {
 			_ = w.notify.Remove(w.at) // it may be gone, and its watch with it
 		}
 		w.at = dir
-		if _, err := os.Stat(below); below == "" || err != nil {
+		// What is there but is not ours to read will not become so by looking.
+		if _, err := os.Stat(below); below == "" || err != nil || !errors.Is(why, fs.ErrNotExist) {
 			return
 		}
 	}
