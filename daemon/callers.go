@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -34,7 +36,7 @@ const (
 // A program is who called, as far as /proc says. It is for people to read, and
 // decides nothing: any program of the same user can run the helper.
 type program struct {
-	executable string // "" if nobody looked, or the process had gone by then
+	executable string // its path or its name; "" if nobody looked, or the process had gone by then
 	unit       string // of systemd
 }
 
@@ -131,9 +133,18 @@ func (c *callers) list() []ipc.Caller {
 }
 
 // lookUp asks /proc. A process that has gone is nobody.
+//
+// Under Landlock the kernel shows us no more of another process than what
+// everybody may see, and its executable is not among that; what it calls itself
+// is (proc_pid_comm(5)).
 func lookUp(pid int) program {
 	proc := "/proc/" + strconv.Itoa(pid)
 	executable, err := os.Readlink(proc + "/exe")
+	if errors.Is(err, fs.ErrPermission) {
+		var comm []byte
+		comm, err = os.ReadFile(proc + "/comm")
+		executable = strings.TrimSuffix(string(comm), "\n")
+	}
 	if err != nil {
 		return program{}
 	}

@@ -26,7 +26,9 @@ type Config struct {
 	LogLevel  string // debug, info, warn, error; "" means info
 	Store     string // for new profiles; "" means keyring
 	TLSCAFile string // PEM; trusted besides the system's
-	Profiles  map[string]ProfileConfig
+	// NoLandlock lets the daemon write wherever its user can.
+	NoLandlock bool
+	Profiles   map[string]ProfileConfig
 
 	roots    *x509.CertPool // nil: the system's
 	rootsPEM []byte         // what TLSCAFile held
@@ -115,6 +117,7 @@ type file struct {
 	LogLevel  any `toml:"log_level"`
 	Store     any `toml:"store"`
 	TLSCAFile any `toml:"tls_ca_file"`
+	Landlock  any `toml:"landlock"`
 	Profile   map[string]struct {
 		Environment any `toml:"environment"`
 		AccountsURL any `toml:"accounts_url"`
@@ -139,8 +142,8 @@ func ParseConfig(path string, data []byte) (Config, error) {
 	c := Config{
 		LogLevel:  m.oneOf("", "log_level", f.LogLevel, "debug", "info", "warn", "error"),
 		Store:     m.oneOf("", "store", f.Store, "keyring", "file", "memory"),
-		TLSCAFile: m.text("", "tls_ca_file", f.TLSCAFile),
-		Profiles:  map[string]ProfileConfig{},
+		TLSCAFile: m.text("", "tls_ca_file", f.TLSCAFile), NoLandlock: !m.truth("", "landlock", f.Landlock, true),
+		Profiles: map[string]ProfileConfig{},
 	}
 	if c.TLSCAFile != "" {
 		c.roots, c.rootsPEM = m.roots(c.TLSCAFile)
@@ -222,6 +225,19 @@ func (m *mistakes) text(table, key string, v any) string {
 		m.add(table, key, "must not be empty")
 	}
 	return s
+}
+
+// truth is v, or fallback if there is none.
+func (m *mistakes) truth(table, key string, v any, fallback bool) bool {
+	b, ok := v.(bool)
+	switch {
+	case v == nil:
+		return fallback
+	case !ok:
+		m.add(table, key, "must be true or false")
+		return fallback
+	}
+	return b
 }
 
 func (m *mistakes) oneOf(table, key string, v any, allowed ...string) string {

@@ -12,6 +12,7 @@ func TestConfigTellsEveryMistakeAtOnce(t *testing.T) {
 store = 7
 tls_ca_file = "relative.pem"
 frobnicate = true
+landlock = "yes"
 
 [profile.work]
 enviroment = "prod"
@@ -34,13 +35,14 @@ login_url = "https://u:hunter2@x.example"
 		`c.toml:2: store: must be a string`,
 		`c.toml:3: tls_ca_file: must be an absolute path`,
 		`c.toml:4: unknown key "frobnicate"`,
-		`c.toml:7: unknown key "profile.work.enviroment"`,
-		`c.toml:8: environment: "moon" is none of prod, staging, local`,
-		`c.toml:9: token_url: "http://bloq.example" is plain http: only https, or http to 127.0.0.1 or [::1]`,
-		`c.toml:10: keys_url: must not be empty`,
-		`c.toml:12: no profile can be called "Bad Name" (a-z, 0-9, _ and -, at most 32)`,
-		`c.toml:13: login_url: must not hold a user or password`,
-		`c.toml:15: unknown key "profil.x"`,
+		`c.toml:5: landlock: must be true or false`,
+		`c.toml:8: unknown key "profile.work.enviroment"`,
+		`c.toml:9: environment: "moon" is none of prod, staging, local`,
+		`c.toml:10: token_url: "http://bloq.example" is plain http: only https, or http to 127.0.0.1 or [::1]`,
+		`c.toml:11: keys_url: must not be empty`,
+		`c.toml:13: no profile can be called "Bad Name" (a-z, 0-9, _ and -, at most 32)`,
+		`c.toml:14: login_url: must not hold a user or password`,
+		`c.toml:16: unknown key "profil.x"`,
 	}
 	for i, line := range want {
 		if i >= len(got) || got[i] != line {
@@ -71,6 +73,7 @@ func TestConfigThatIsGood(t *testing.T) {
 	c, err := ParseConfig("c.toml", []byte(`
 log_level = "debug"
 store = "memory"
+landlock = false
 [profile.default]
 environment = "staging"
 token_url = "https://t.example/auth/token"
@@ -79,6 +82,9 @@ accounts_url = "http://127.0.0.1:4000"
 `))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if none, err := ParseConfig("c.toml", nil); err != nil || none.NoLandlock || !c.NoLandlock {
+		t.Errorf("landlock is on unless the file says false: %v", err)
 	}
 	e := c.endpoints(storeProfile("default"))
 	if e.Login != "https://accounts.bloqclouddev.com/auth" || e.Token != "https://t.example/auth/token" {

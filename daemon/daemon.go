@@ -39,6 +39,10 @@ type Options struct {
 	Stores     Stores
 	// Kept are the descriptors that systemd held for the daemon before.
 	Kept []*os.File
+	// Confine forbids the process to write anywhere but beneath StateDir and
+	// Writes, once it has started.
+	Confine bool
+	Writes  []string
 }
 
 // A Daemon is the running agent.
@@ -51,6 +55,7 @@ type Daemon struct {
 	hub      hub
 	sinks    sinks
 	callers  callers
+	confined atomic.Pointer[confinement]
 	refusals seldom
 	troubles seldom
 	stopping atomic.Bool
@@ -128,6 +133,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	changed := d.watch(ctx)
 	d.watchHints(ctx)
 	d.reloadChanged() // what was written before the watch stood
+	d.confine()
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
 		Int("profiles", len(d.names())).Str("tokens_kept", d.tokens.state()).Msg("started")
 	notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())

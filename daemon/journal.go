@@ -62,7 +62,7 @@ func journalEvent(p []byte) (string, map[string]string) {
 			fields[journalName(key)] = value
 		}
 	}
-	if k, ok := kindOf(message); ok {
+	if k, ok := eventKind(message); ok {
 		fields["EVENT"], fields["MESSAGE_ID"] = k.event, k.id
 	}
 	if profile := fields["PROFILE"]; profile != "" && !strings.HasPrefix(message, profile+": ") {
@@ -125,8 +125,8 @@ var kinds = []kind{
 	{"the clock of the endpoint", "clock_skew", "5b2e6a53b38e4720a3d6c6b0aa9f3aa4"},
 }
 
-// kindOf prefers the longest: "configuration" is the start of another's.
-func kindOf(message string) (kind, bool) {
+// eventKind prefers the longest: "configuration" is the start of another's.
+func eventKind(message string) (kind, bool) {
 	var best kind
 	for _, k := range kinds {
 		if strings.HasPrefix(message, k.message) && len(k.message) > len(best.message) {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestWhoAsked(t *testing.T) {
 	for _, caller := range c.Callers {
 		// The system may not let us see a process that ends at once; it does if
 		// the answer and the look at it begin at the same time.
-		if caller.Executable == filepath.Join(bin, "bloq-token") {
+		if caller.Executable == filepath.Join(bin, "bloq-token") || caller.Executable == "bloq-token" {
 			found = int(caller.Requests["token"] + caller.Requests["header"])
 		}
 	}
@@ -46,7 +47,7 @@ func TestWhoAsked(t *testing.T) {
 			t.Errorf("%s is logged %d times", route, n)
 		}
 	}
-	if !strings.Contains(w.log.String(), `"peer_exe":"`+filepath.Join(bin, "bloq-agent")+`"`) {
+	if !regexp.MustCompile(`"peer_exe":"[^"]*bloq-agent"`).MatchString(w.log.String()) {
 		t.Errorf("no peer in the log: %s", w.log.String())
 	}
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,9 @@ func (w *world) configure(text string) {
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
 		err = os.WriteFile(path, []byte(text), 0o600)
+	}
+	if w.as != nil && err == nil {
+		err = errors.Join(os.Chown(path, ordinaryUser, ordinaryUser), os.Chown(filepath.Dir(path), ordinaryUser, ordinaryUser))
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -225,4 +229,27 @@ func TestFlagsAndNamesAreForgiving(t *testing.T) {
 	}
 	w.must("", "bloq-agent", "keys", "delete", w.status().ClientID)
 	w.must("", "bloq-agent", "logout", "--delete-keys") // they are gone already
+}
+
+// A directory that is there and closed to the daemon is neither an end nor a
+// loop without one.
+func TestAConfigurationThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.ordinary()
+	w.configure("store = \"file\"\n")
+	dir := filepath.Join(w.dir, "config", "bloq-agent")
+	must(t, os.Chmod(dir, 0))
+	w.start()
+	r := w.run("", "bloq-agent", "status")
+	if !strings.Contains(r.stderr, "configuration not taken") || !strings.Contains(r.stderr, "permission denied") {
+		t.Errorf("%+v", r)
+	}
+	must(t, os.Chmod(dir, 0o700))
+	must(t, w.daemon.Process.Signal(hup))
+	for deadline := time.Now().Add(10 * time.Second); strings.Contains(w.run("", "bloq-agent", "status").stderr, "not taken"); {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not read when it can be")
+		}
+	}
+	w.stop()
 }

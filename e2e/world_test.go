@@ -29,6 +29,10 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	if part := os.Getenv(attack); part != "" {
+		attacks[part](os.Args[1:])
+		os.Exit(0)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "bloq-bin-")
 		if err != nil {
@@ -102,10 +106,9 @@ type world struct {
 	config  sandbox.Config
 	secrets *recorder
 
-	mu      sync.Mutex // guards started
-	started [][]string // argv of every process
-
-	asNobody bool // programs run as nobody
+	mu      sync.Mutex          // guards started
+	started [][]string          // argv of every process
+	as      *syscall.Credential // who the programs run as; nil: ourselves
 
 	daemon *exec.Cmd
 	log    lockedBuffer // the daemon's, over restarts
@@ -141,6 +144,26 @@ func newWorld(t *testing.T, config sandbox.Config) *world {
 	return w
 }
 
+// ordinary makes the programs those of an ordinary user: root passes through
+// everything. Without root we are one.
+func (w *world) ordinary() {
+	w.t.Helper()
+	if os.Getuid() != 0 {
+		return
+	}
+	w.as = &syscall.Credential{Uid: ordinaryUser, Gid: ordinaryUser}
+	for _, dir := range []string{w.dir, filepath.Join(w.dir, "state"), filepath.Join(w.dir, "config")} {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chown(dir, ordinaryUser, ordinaryUser)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+const (
+	ordinaryUser = 65534
+	otherUser    = 65533
+)
+
 // setSandbox replaces the sandbox by one with other settings and the same
 // users, keys and tokens.
 func (w *world) setSandbox(change func(*sandbox.Config)) {
@@ -155,26 +178,13 @@ func (w *world) setSandbox(change func(*sandbox.Config)) {
 	}
 }
 
-// nobody is the user that programs run as where this test runs as root.
-const nobody = 65534
-
-// asOrdinaryUser makes the programs of the world run as somebody without
-// privileges. Nothing has been started yet.
-func (w *world) asOrdinaryUser() {
-	w.t.Helper()
-	if os.Getuid() != 0 {
-		return // they do already
-	}
-	w.asNobody = true
-	if err := os.Chown(w.dir, nobody, nobody); err != nil {
-		w.t.Fatal(err)
-	}
-}
+// asOrdinaryUser is ordinary. Nothing has been started yet.
+func (w *world) asOrdinaryUser() { w.ordinary() }
 
 // uid is whom the programs run as.
 func (w *world) uid() int {
-	if w.asNobody {
-		return nobody
+	if w.as != nil {
+		return int(w.as.Uid)
 	}
 	return os.Getuid()
 }
@@ -185,8 +195,8 @@ func (w *world) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(bin, name), args...)
 	cmd.Env = w.env
 	cmd.Dir = w.dir
-	if w.asNobody {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if w.as != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.as}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -261,6 +271,9 @@ func (w *world) start(args ...string) {
 	path := filepath.Join(w.dir, "notify")
 	_ = os.Remove(path)
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err == nil {
+		err = os.Chmod(path, 0o777) // whoever the daemon is
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

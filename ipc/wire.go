@@ -136,7 +136,21 @@ type Status struct {
 	Config    ConfigStatus `json:"config"`
 	// TokensKept says whether access tokens survive a restart, and if not, why.
 	TokensKept string          `json:"tokens_kept"`
+	Hardening  Hardening       `json:"hardening"`
 	Profiles   []ProfileStatus `json:"profiles"`
+}
+
+// Hardening is what the kernel holds for the daemon's process.
+type Hardening struct {
+	// Dumpable says that programs of the user can read its memory.
+	Dumpable  bool   `json:"dumpable"`
+	CoreLimit uint64 `json:"core_limit"` // bytes of a core file
+	// UserNamespace says that it lives in one, whose maker can read its memory
+	// all the same.
+	UserNamespace bool `json:"user_namespace,omitempty"`
+	// Landlock is "ABI" and its number, or "not in force:" and the reason.
+	Landlock string   `json:"landlock"`
+	Writable []string `json:"writable,omitempty"` // the directories that it can write in then
 }
 
 // ConfigStatus tells which configuration is in force.
@@ -213,6 +227,7 @@ type Callers struct {
 // A Caller is a program that asked, as far as the system says. Nothing is
 // decided by it: any program of the user can run the helper.
 type Caller struct {
+	// Executable is a path, or the name of the process where Landlock hides that.
 	Executable string            `json:"executable,omitempty"` // absent if nobody looked in time
 	Unit       string            `json:"unit,omitempty"`       // of systemd
 	PID        int               `json:"pid"`                  // of the last that asked

@@ -6,9 +6,11 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"bloq-agent/daemon"
+	"bloq-agent/daemon/harden"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/client"
 	"bloq-agent/ipc/server"
@@ -24,6 +26,7 @@ func serveCommand() *cobra.Command {
 		Short: "run the daemon",
 		Args:  noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			hardened := harden.Process() // before there is anything to read
 			if !oneOf(storeName, "", "keyring", "file", "memory") {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--store %q: keyring, file or memory", storeName)
 			}
@@ -37,6 +40,9 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-format %v", err)
 			}
+			if hardened != nil {
+				log.Warn().Err(hardened).Msg("the process is open to other programs; going on")
+			}
 			options := daemon.Options{Version: version, Store: storeName, Log: log, LogLevel: level}
 			if err := places(cmd, config, &options); err != nil {
 				return err
@@ -47,6 +53,7 @@ func serveCommand() *cobra.Command {
 			}
 			defer func() { _ = listener.Close() }()
 			options.Listener, options.Kept = listener, kept
+			options.Confine, options.Writes = true, append(options.Writes, filepath.Dir(listener.Addr().String()))
 			d, err := daemon.New(options)
 			if errors.Is(err, store.ErrInUse) {
 				return fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
@@ -76,6 +83,10 @@ func places(cmd *cobra.Command, config string, o *daemon.Options) (err error) {
 	if err != nil {
 		return fail(ipc.ExitUsage, "", "%v", err)
 	}
+	// A key may come to be there later, and the daemon can't make directories
+	// then. If it can't now, a login that wants the key will say so.
+	_ = os.MkdirAll(keys, 0o700)
+	o.Writes = []string{keys}
 	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
 	o.Stores = daemon.Stores{
 		Keyring: store.NewKeyring(), File: store.NewFile(o.StateDir, store.NewKey(keys, credentials)), Memory: store.NewMemory(),

@@ -92,6 +92,9 @@ func show(s ipc.Status, asJSON bool, hints []hint) error {
 	if err := printf("bloq-agent %s, process %d, running for %s\n", s.Version, s.PID, span(time.Since(s.StartedAt))); err != nil {
 		return err
 	}
+	if err := printf("%s\n", hardeningLine(s.Hardening)); err != nil {
+		return err
+	}
 	if s.Config.Error != "" {
 		for _, line := range strings.Split(s.Config.Error, "\n") {
 			complain("error: configuration not taken: %s", line)
@@ -111,6 +114,28 @@ func show(s ipc.Status, asJSON bool, hints []hint) error {
 		}
 	}
 	return nil
+}
+
+// hardeningLine says what the kernel holds.
+func hardeningLine(h ipc.Hardening) string {
+	parts := []string{"memory closed to other programs"}
+	switch {
+	case h.Dumpable:
+		parts[0] = "memory open to your programs"
+	case h.UserNamespace:
+		parts[0] = "memory open to who made the user namespace"
+	}
+	if h.CoreLimit == 0 || !h.Dumpable {
+		parts = append(parts, "no core files")
+	} else {
+		parts = append(parts, "core files possible")
+	}
+	if len(h.Writable) > 0 {
+		parts = append(parts, "writes confined (Landlock "+h.Landlock+")")
+	} else {
+		parts = append(parts, "writes not confined (Landlock "+h.Landlock+")")
+	}
+	return strings.Join(parts, ", ")
 }
 
 func table(profiles []ipc.ProfileStatus) error {

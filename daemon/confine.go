@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bloq-agent/daemon/harden"
+	"bloq-agent/ipc"
+)
+
+// A confinement is where the process can write from some moment on.
+type confinement struct {
+	dirs   []string // nil while it can write everywhere
+	abi    int
+	reason error // why it can
+}
+
+var errNotConfined = errors.New("the daemon has not started yet")
+
+// confine is called when everything outside of writable has been opened. It
+// holds for the rest of the process: a configuration that says otherwise
+// later, or names another directory, needs a restart.
+func (d *Daemon) confine() {
+	c := &confinement{}
+	switch dirs := d.writable(); {
+	case !d.options.Confine:
+		c.reason = errors.New("not asked for")
+	case d.config.Load().NoLandlock:
+		c.reason = errors.New("the configuration says landlock = false")
+	default:
+		if c.abi, c.reason = harden.Confine(dirs); c.reason == nil {
+			c.dirs = dirs
+		} else {
+			d.log.Warn().Err(c.reason).Msg("writes are not confined; going on without")
+		}
+	}
+	d.confined.Store(c)
+}
+
+// writable are the directories that the daemon, and what it starts, write in.
+// What is not there when it starts can't be made later.
+func (d *Daemon) writable() []string {
+	return slices.Concat([]string{d.options.StateDir}, d.options.Writes)
+}
+
+// needsRestart reports whether path, which a new configuration names, lies
+// where the process can no longer write.
+func (d *Daemon) needsRestart(path string) bool {
+	c := d.confined.Load()
+	if c == nil || c.dirs == nil {
+		return false
+	}
+	return !slices.ContainsFunc(c.dirs, func(dir string) bool {
+		below, err := filepath.Rel(dir, path)
+		return err == nil && below != ".." && !strings.HasPrefix(below, "../")
+	})
+}
+
+func (d *Daemon) hardening() ipc.Hardening {
+	now := harden.Now()
+	h := ipc.Hardening{Dumpable: now.Dumpable, CoreLimit: now.CoreLimit, UserNamespace: now.UserNamespace}
+	c := d.confined.Load()
+	if c == nil {
+		c = &confinement{reason: errNotConfined}
+	}
+	if c.reason != nil {
+		h.Landlock = "not in force: " + c.reason.Error()
+		return h
+	}
+	h.Landlock, h.Writable = fmt.Sprintf("ABI %d", c.abi), c.dirs
+	return h
+}
