@@ -96,6 +96,11 @@ func (t Token) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, fmt.Sprintf("token(generation %d)", t.Generation))
 }
 
+// Format is like Snapshot's.
+func (g Grant) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "grant(expiry "+g.Expiry.Format(time.RFC3339)+")")
+}
+
 // Changed is closed when a newer snapshot has been published.
 func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
 

@@ -10,6 +10,7 @@ package dialect
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"bloq-agent/ipc"
@@ -24,6 +25,11 @@ type Token struct {
 	RefreshAt  time.Time
 	Generation uint64
 	Stale      bool
+}
+
+// Format keeps the token out of every log.
+func (t Token) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "token(%s, generation %d)", t.Profile, t.Generation)
 }
 
 // Answer is the token as the routes' JSON has it.
