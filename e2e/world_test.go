@@ -109,6 +109,7 @@ type world struct {
 	mu      sync.Mutex          // guards started
 	started [][]string          // argv of every process
 	as      *syscall.Credential // who the programs run as; nil: ourselves
+	before  string              // what a shell does before the daemon starts; may be ""
 
 	daemon *exec.Cmd
 	log    lockedBuffer // the daemon's, over restarts
@@ -281,6 +282,10 @@ func (w *world) start(args ...string) {
 		w.t.Fatal(err)
 	}
 	w.daemon = w.command("bloq-agent", append([]string{"serve", "--log-level", "debug", "--log-format", "json"}, args...)...)
+	if w.before != "" {
+		w.daemon.Args = append([]string{"sh", "-c", w.before + ` && exec "$0" "$@"`}, w.daemon.Args...)
+		w.daemon.Path = "/bin/sh"
+	}
 	w.daemon.Env = append(w.daemon.Env, "NOTIFY_SOCKET="+path)
 	w.daemon.Stderr = &w.log
 	if err := w.daemon.Start(); err != nil {
@@ -326,6 +331,9 @@ func (w *world) stop() {
 		w.t.Fatalf("the daemon ended badly: %v\n%s", err, w.log.String())
 	}
 }
+
+// through has the daemon started by a shell that does something before.
+func (w *world) through(command string) { w.before = command }
 
 func (w *world) login(args ...string) {
 	w.t.Helper()

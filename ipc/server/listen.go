@@ -74,11 +74,15 @@ func checkDir(dir string) error {
 }
 
 // checkParent: whoever can rename the directory away can put another in its
-// place. The sticky bit (/tmp) forbids that.
+// place. The sticky bit (/tmp) forbids that to all but the parent's owner.
 func checkParent(dir string) error {
 	fi, err := os.Stat(dir)
 	if err != nil {
 		return err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != os.Getuid() && st.Uid != 0 {
+		return &DirError{Dir: dir, Reason: "belongs to another user"}
 	}
 	if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&os.ModeSticky == 0 {
 		return &DirError{Dir: dir, Reason: "can be written by others", Repairable: true}
