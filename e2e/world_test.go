@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -53,7 +54,9 @@ func TestMain(m *testing.M) {
 				panic(err)
 			}
 		}
-		return m.Run()
+		code := m.Run()
+		fmt.Printf("searched %d worlds for %d secrets in %d places\n", searched.worlds.Load(), searched.secrets.Load(), searched.places.Load())
+		return code
 	}())
 }
 
@@ -106,8 +109,10 @@ type world struct {
 	config  sandbox.Config
 	secrets *recorder
 
-	mu      sync.Mutex          // guards started
+	mu      sync.Mutex          // guards started and said
 	started [][]string          // argv of every process
+	said    []byte              // what people saw of programs that print no secret
+	holds   []string            // files and directories where the test itself puts secrets
 	as      *syscall.Credential // who the programs run as; nil: ourselves
 	before  string              // what a shell does before the daemon starts; may be ""
 
@@ -126,7 +131,10 @@ func newWorld(t *testing.T, config sandbox.Config) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, dir: dir, config: config, secrets: &recorder{seen: map[string]string{}}}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		w.search() // everything has ended by now
+		_ = os.RemoveAll(dir)
+	})
 	w.config.StateFile = filepath.Join(t.TempDir(), "sandbox.json")
 	w.setSandbox(func(*sandbox.Config) {})
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -138,9 +146,12 @@ func newWorld(t *testing.T, config sandbox.Config) *world {
 	})
 	w.url, w.user, w.pass = srv.URL, w.api.Load().Email(), w.api.Load().Password()
 	w.secrets.add("password", w.pass)
+	if err := os.Mkdir(dir+"/tmp", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	w.env = []string{
 		"HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + dir,
-		"XDG_CONFIG_HOME=" + dir + "/config", "XDG_STATE_HOME=" + dir + "/state",
+		"XDG_CONFIG_HOME=" + dir + "/config", "XDG_STATE_HOME=" + dir + "/state", "TMPDIR=" + dir + "/tmp",
 	}
 	return w
 }
@@ -153,7 +164,7 @@ func (w *world) ordinary() {
 		return
 	}
 	w.as = &syscall.Credential{Uid: ordinaryUser, Gid: ordinaryUser}
-	for _, dir := range []string{w.dir, filepath.Join(w.dir, "state"), filepath.Join(w.dir, "config")} {
+	for _, dir := range []string{w.dir, filepath.Join(w.dir, "state"), filepath.Join(w.dir, "config"), filepath.Join(w.dir, "tmp")} {
 		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chown(dir, ordinaryUser, ordinaryUser)); err != nil {
 			w.t.Fatal(err)
 		}
@@ -234,6 +245,11 @@ func (w *world) finish(cmd *exec.Cmd) result {
 	var exited *exec.ExitError
 	if err != nil && !errors.As(err, &exited) {
 		w.t.Fatal(err)
+	}
+	if !printsSecrets(name, args) {
+		w.mu.Lock()
+		w.said = append(append(w.said, out.Bytes()...), errs.Bytes()...)
+		w.mu.Unlock()
 	}
 	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }

@@ -101,7 +101,7 @@ func TestOnlyTheServersUserIsHeard(t *testing.T) {
 
 func serveAsChild(t *testing.T) {
 	t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
-	l, err := Activated()
+	l, _, err := Activated()
 	do(t, err)
 	if l == nil {
 		l, err = Listen(os.Getenv(withSocket))
