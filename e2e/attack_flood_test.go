@@ -27,6 +27,10 @@ import (
 // whatever others do to the socket.
 const mostPatient = 10 * time.Millisecond
 
+// neverLonger is less than the time after which the server gives up on who says
+// nothing: a caller must not have waited for that.
+const neverLonger = 3 * time.Second
+
 // A rightful caller asks for the token until it is stopped.
 type rightful struct {
 	t    *testing.T
@@ -81,6 +85,9 @@ func (r *rightful) phase(name string) {
 		name, len(took), median.Round(time.Microsecond), late.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond))
 	if median > mostPatient {
 		r.t.Errorf("%s: a rightful caller's median is %v", name, median)
+	}
+	if longest := took[len(took)-1]; longest > neverLonger {
+		r.t.Errorf("%s: a rightful caller waited for %v", name, longest)
 	}
 	if len(lost) > 0 {
 		r.t.Errorf("%s: %d rightful requests failed: %v", name, len(lost), lost[0])
