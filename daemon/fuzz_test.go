@@ -84,7 +84,7 @@ func FuzzAnAnswerIsOfTheProtocol(f *testing.F) {
 		f.Add([]byte("GET " + route + " HTTP/1.1\r\nHost: x\r\nBloq-Wait: 50\r\n\r\n"))
 	}
 	for _, request := range []string{
-		post(ipc.RouteDialect+"json", "a1:x,e3:A=1,i0:,"), post(ipc.RouteRefresh, `{"profile":"default"}`), post(ipc.RouteForget, `{"profile":"b"}`),
+		post(ipc.RouteDialect+"json", "a1:x,e3:A=1,i0:,"), post(ipc.RouteRefresh, `{"profile":"default"}`), post(ipc.RouteRefresh, "{"), post(ipc.RouteForget, `{"profile":"b"}`),
 		post(ipc.RouteStore, `{"profile":"default","to":"file"}`), post(ipc.RouteLock, "{}"), post(ipc.RouteUnlock, `{"passphrase":""}`), post(ipc.RouteProtect, "{}"),
 		post(ipc.RouteAdopt, `{"profile":"b","check":true,"store":"memory"}`), post(ipc.RouteAdopt, `{"note":true,"client_id":"x","environment":"local"}`),
 	} {

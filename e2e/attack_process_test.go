@@ -124,7 +124,7 @@ func traced(pid int) error {
 // shows that the attacker knows how.
 func TestAProgramOfTheSameUserCannotLookInside(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	w.start("--store", "memory")
 	w.login()
 	open := w.command("bloq-sandbox", "serve", "--listen", "127.0.0.1:0")
@@ -228,7 +228,7 @@ func (w *world) allowCores(pid int) {
 // obeyed.
 func TestTheStatusTellsWhatHolds(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	w.start("--store", "memory")
 	hardening := func() ipc.Hardening {
 		t.Helper()

@@ -63,7 +63,7 @@ func TestAFalseServerHearsNothing(t *testing.T) {
 		t.Skip("needs root to be two users: sudo go test ./e2e")
 	}
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	must(t, os.Chmod(w.dir, 0o755))
 	trap := filepath.Join(w.dir, "trap")
 	must(t, os.Mkdir(trap, 0o777))
@@ -114,7 +114,7 @@ func TestOthersGetNothingFromTheDaemon(t *testing.T) {
 		t.Skip("needs root to be two users: sudo go test ./e2e")
 	}
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	w.start("--store", "memory")
 	w.login()
 	must(t, os.Chmod(w.dir, 0o755))
@@ -184,7 +184,7 @@ func TestWhatLiesInTheSocketsPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, sandbox.Config{})
-			w.ordinary()
+			w.asOrdinaryUser()
 			dir := filepath.Dir(w.socket())
 			tt.prepare(t, dir)
 			if w.as != nil && !strings.Contains(name, "others") {
@@ -231,7 +231,7 @@ func link(t *testing.T, path string) {
 // Under a umask that closes nothing, what the daemon makes is closed.
 func TestAnyUmask(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	w.through("umask 000")
 	w.start("--store", "file")
 	w.login()
@@ -273,7 +273,7 @@ func TestWithoutHomeOrRuntimeDirectory(t *testing.T) {
 		w.env = env
 	}
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	without(w, "HOME")
 	w.env = append(w.env, "XDG_DATA_HOME="+w.dir+"/data")
 	w.start("--store", "memory")
@@ -282,7 +282,7 @@ func TestWithoutHomeOrRuntimeDirectory(t *testing.T) {
 	w.stop()
 
 	w = newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	without(w, "XDG_RUNTIME_DIR")
 	// The process stands in its home, which may hold nothing afterwards.
 	uid := os.Getuid()
@@ -310,7 +310,7 @@ func TestWithoutHomeOrRuntimeDirectory(t *testing.T) {
 
 func TestTheLongestPathOfASocket(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	dir := filepath.Join(w.dir, "s")
 	longest := dir + "/" + strings.Repeat("x", ipc.MaxPath-len(dir)-1)
 	r := w.run("", "bloq-agent", "serve", "--socket", longest+"x")

@@ -235,7 +235,7 @@ func TestFlagsAndNamesAreForgiving(t *testing.T) {
 // loop without one.
 func TestAConfigurationThatCannotBeRead(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.ordinary()
+	w.asOrdinaryUser()
 	w.configure("store = \"file\"\n")
 	dir := filepath.Join(w.dir, "config", "bloq-agent")
 	must(t, os.Chmod(dir, 0))

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,8 +98,12 @@ func TestInstall(t *testing.T) {
 	}
 	script := "set -e\nmkdir -p ~/.local/bin\n"
 	for line := range strings.Lines(section) {
-		if command, indented := strings.CutPrefix(line, "    "); indented && !strings.HasPrefix(command, "make ") {
-			script += command
+		// By hand, that is: a package is for e2e/systemd.
+		command, indented := strings.CutPrefix(line, "    ")
+		for _, word := range []string{"install ", "cd ", "ln "} {
+			if indented && strings.HasPrefix(command, word) {
+				script += command
+			}
 		}
 	}
 	w.mustSh(script)
@@ -120,5 +126,39 @@ func TestInstall(t *testing.T) {
 	}
 	if len(made) != len(links) {
 		t.Errorf("make build makes %s", made)
+	}
+}
+
+// Each promise of SECURITY.md names tests, and they exist.
+func TestEveryPromiseNamesItsTests(t *testing.T) {
+	there := map[string]bool{}
+	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`(?m)^func ((Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(b), -1) {
+			there[m[1]] = true
+		}
+		return err
+	})
+	must(t, err)
+	text, err := os.ReadFile("../SECURITY.md")
+	must(t, err)
+	name := regexp.MustCompile(`\b(Test|Fuzz)[A-Z]\w+`)
+	for _, n := range name.FindAllString(string(text), -1) {
+		if !there[n] {
+			t.Errorf("there is no %s", n)
+		}
+	}
+	_, promises, found := strings.Cut(string(text), "| promise | held by |\n|---|---|\n")
+	promises, _, ended := strings.Cut(promises, "\n\n")
+	if !found || !ended {
+		t.Fatal("no table of promises")
+	}
+	for row := range strings.Lines(promises) {
+		if !name.MatchString(row) {
+			t.Errorf("nothing holds: %s", row)
+		}
 	}
 }

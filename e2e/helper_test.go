@@ -56,6 +56,7 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/accounts/sandbox": {"bloq-agent/accounts"},
 		"bloq-agent/daemon/dialect":   {"bloq-agent/ipc"},
 		"bloq-agent/daemon/sink":      {},
+		"bloq-agent/daemon/harden":    {},
 		"bloq-agent/cmd/bloq-sandbox": {"bloq-agent/accounts/sandbox", "bloq-agent/accounts"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()

@@ -68,5 +68,5 @@ func (w *world) read(places map[string][]byte) error {
 
 // printsSecrets reports whether a program is there to print a secret.
 func printsSecrets(name string, args []string) bool {
-	return name == "bloq-token" || name == "bloq-sandbox" || name == "bloq-agent" && slices.Contains(args, "create")
+	return name != "bloq-agent" || slices.Contains(args, "create") || slices.Contains(args, "exec")
 }

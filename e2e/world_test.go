@@ -156,9 +156,9 @@ func newWorld(t *testing.T, config sandbox.Config) *world {
 	return w
 }
 
-// ordinary makes the programs those of an ordinary user: root passes through
-// everything. Without root we are one.
-func (w *world) ordinary() {
+// asOrdinaryUser makes the programs those of an ordinary user: root passes through
+// everything. Without root we are one. Nothing has been started yet.
+func (w *world) asOrdinaryUser() {
 	w.t.Helper()
 	if os.Getuid() != 0 {
 		return
@@ -189,9 +189,6 @@ func (w *world) setSandbox(change func(*sandbox.Config)) {
 		old.Close()
 	}
 }
-
-// asOrdinaryUser is ordinary. Nothing has been started yet.
-func (w *world) asOrdinaryUser() { w.ordinary() }
 
 // uid is whom the programs run as.
 func (w *world) uid() int {
@@ -227,7 +224,13 @@ func (w *world) run(stdin, name string, args ...string) result {
 	w.t.Helper()
 	cmd := w.command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
-	return w.finish(cmd)
+	r := w.finish(cmd)
+	if !printsSecrets(name, args) {
+		w.mu.Lock()
+		w.said = append(append(w.said, r.stdout...), r.stderr...)
+		w.mu.Unlock()
+	}
+	return r
 }
 
 // finish runs cmd to its end.
@@ -245,11 +248,6 @@ func (w *world) finish(cmd *exec.Cmd) result {
 	var exited *exec.ExitError
 	if err != nil && !errors.As(err, &exited) {
 		w.t.Fatal(err)
-	}
-	if !printsSecrets(name, args) {
-		w.mu.Lock()
-		w.said = append(append(w.said, out.Bytes()...), errs.Bytes()...)
-		w.mu.Unlock()
 	}
 	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
@@ -288,9 +286,6 @@ func (w *world) start(args ...string) {
 	path := filepath.Join(w.dir, "notify")
 	_ = os.Remove(path)
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err == nil {
-		err = os.Chmod(path, 0o777) // whoever the daemon is
-	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
