@@ -43,7 +43,14 @@ func (d *Daemon) confine() {
 // writable are the directories that the daemon, and what it starts, write in.
 // What is not there when it starts can't be made later.
 func (d *Daemon) writable() []string {
-	return slices.Concat([]string{d.options.StateDir}, d.options.Writes)
+	dirs := slices.Concat([]string{d.options.StateDir}, d.options.Writes)
+	for _, p := range d.config.Load().Profiles {
+		for _, s := range p.Sinks {
+			dirs = append(dirs, filepath.Dir(s.Path))
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 // needsRestart reports whether path, which a new configuration names, lies

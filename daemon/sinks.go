@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -204,6 +205,9 @@ func (s *sinks) bring(ctx context.Context, f *sinkFile) {
 	f.next = sink.ID{}
 	if id != (sink.ID{}) {
 		f.id = id
+	}
+	if errors.Is(err, fs.ErrPermission) && s.d.needsRestart(filepath.Dir(f.Path)) {
+		err = fmt.Errorf("%w: the daemon may write in the directories that it started with; restart it", err)
 	}
 	s.tell(f, err)
 	if err == nil {

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"bloq-agent/daemon/harden"
 )
 
 // CommandTimeout is how long a command may run.
@@ -48,7 +50,10 @@ func Run(ctx context.Context, argv, env []string, timeout time.Duration) (output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = pipeWait
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	err = cmd.Run()
+	// With the limits that the daemon was started with, and not its own.
+	if err = harden.Start(cmd); err == nil {
+		err = cmd.Wait()
+	}
 	switch {
 	case ctx.Err() == context.DeadlineExceeded && err != nil:
 		err = fmt.Errorf("killed after %s", timeout)

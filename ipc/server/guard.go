@@ -15,8 +15,8 @@ const (
 	maxConns    = 512 // however many descriptors there are
 	reservedFDs = 24  // descriptors for everything but callers
 	// grace is how long a connection may be silent before it can be closed for
-	// another: a caller that has just connected is about to write.
-	grace = 20 * time.Millisecond
+	// another: a caller that has just connected is about to write, on a busy machine too.
+	grace = 250 * time.Millisecond
 	// acceptPause is how long after a failure the listener is left alone.
 	acceptPause = 10 * time.Millisecond
 )
