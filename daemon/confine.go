@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,11 +47,13 @@ func (d *Daemon) writable() []string {
 	dirs := slices.Concat([]string{d.options.StateDir}, d.options.Writes)
 	for _, p := range d.config.Load().Profiles {
 		for _, s := range p.Sinks {
-			dirs = append(dirs, filepath.Dir(s.Path))
+			dir := filepath.Dir(s.Path)
+			if _, err := os.Stat(dir); err == nil && !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
 		}
 	}
-	slices.Sort(dirs)
-	return slices.Compact(dirs)
+	return dirs
 }
 
 // needsRestart reports whether path, which a new configuration names, lies

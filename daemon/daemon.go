@@ -173,7 +173,11 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 		_ = srv.Close() // what is left is a peer that does not read
 	}
 	<-halted
-	d.tellKept(d.keepTokens())
+	select {
+	case <-d.tokens.dirty: // the keeper has stopped before it came to that
+		d.tellKept(d.keepTokens())
+	default:
+	}
 	d.closeClock()
 	return <-served
 }

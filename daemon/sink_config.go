@@ -67,7 +67,7 @@ func (m *mistakes) sinkPath(table string, v any) string {
 	default:
 		path = filepath.Clean(path)
 		for _, own := range ownDirs(os.Getenv) {
-			if strings.HasPrefix(path, own+"/") {
+			if path == own || strings.HasPrefix(path, own+"/") {
 				m.add(table, "path", own+" is a directory of bloq-agent itself")
 				return ""
 			}

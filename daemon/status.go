@@ -52,6 +52,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		Profile: name, Environment: f.Environment, Store: f.Store, ClientID: f.ClientID,
 		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
 		RefreshExpiry: f.RefreshExpiry.UTC(), Pending: pendingIDs(f), StoreNote: d.options.Stores.note(f.Store),
+		Hosts: d.hosts(name).Origins(),
 		Sinks: d.sinks.of(name),
 	}
 	if elsewhere(f) && f.Store != "" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts/sandbox"
+	"bloq-agent/ipc"
 )
 
 // execWorld is a world with a login whose Nodes API is a server that records
@@ -233,6 +234,34 @@ func TestExecForGit(t *testing.T) {
 	}
 	w.env = append(w.env, "GIT_CONFIG_COUNT=many")
 	w.wants(w.run("", "bloq-agent", append(git, "version")...), 2, "GIT_CONFIG_COUNT", "unset GIT_CONFIG_COUNT")
+}
+
+// The presets are for the profile's hosts, whatever the Nodes API is.
+func TestExecIsForTheHostsOfTheProfile(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.configure("[profile.default]\nhosts = [\"127.0.0.1:4711\", \"x.bloq.example\", \"*.y.example\"]\n")
+	w.start("--store", "memory")
+	w.login()
+	for preset, want := range map[string][]string{
+		"git": {"=http.https://127.0.0.1:4711/.extraHeader", "=http.https://x.bloq.example/.extraHeader", "=http.http://127.0.0.1:4711/.extraHeader", "GIT_CONFIG_COUNT=3"},
+		"npm": {"npm_config_//127.0.0.1:4711/:_authToken=eyJ", "npm_config_//x.bloq.example/:_authToken=eyJ"},
+	} {
+		env := w.must("", "bloq-agent", "exec", "--env", preset, "--", "/usr/bin/env").stdout
+		for _, s := range want {
+			if !strings.Contains(env, s) {
+				t.Errorf("%s: no %s", preset, s)
+			}
+		}
+		if strings.Contains(env, w.url+"/") || strings.Contains(env, "y.example") {
+			t.Errorf("%s: another host is in it", preset)
+		}
+	}
+	w.configure("[profile.default]\nhosts = []\n")
+	must(t, w.daemon.Process.Signal(hup))
+	w.await(w.events(), "the reload", func(ipc.Event) bool { return len(w.status().Hosts) == 0 })
+	for _, preset := range []string{"git", "npm"} {
+		w.wants(w.run("", "bloq-agent", "exec", "--env", preset, "--", "true"), ipc.ExitUsage, "name no server", "bloq-agent exec --env NAME")
+	}
 }
 
 func TestExecForNpm(t *testing.T) {

@@ -407,7 +407,8 @@ func TestACommandThatFails(t *testing.T) {
 // Events tell when a sink begins to fail.
 func TestWatchersHearOfSinks(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
-	w.configure(fmt.Sprintf(tokenSink, "x")) // its directory is missing
+	w.configure(fmt.Sprintf(tokenSink, "x"))
+	must(t, os.Chmod(w.sinkDir(), 0o777)) // others can write there
 	w.start("--store", "memory")
 	events := w.events()
 	w.login()
@@ -415,7 +416,7 @@ func TestWatchersHearOfSinks(t *testing.T) {
 		return e.Status != nil && len(e.Status.Sinks) == 1 && e.Status.Sinks[0].Error != ""
 	}
 	w.await(events, "the failure", failed)
-	w.sinkDir()
+	must(t, os.Chmod(w.sinkDir(), 0o700))
 	_ = w.daemon.Process.Signal(hup)
 	w.await(events, "the repair", func(e ipc.Event) bool { return e.Event == "status" && len(e.Status.Sinks) == 1 && !failed(e) })
 	b, err := json.Marshal(w.status())

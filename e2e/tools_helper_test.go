@@ -246,3 +246,32 @@ func TestHostileTokensInShAndCurl(t *testing.T) {
 		t.Error("a token was run")
 	}
 }
+
+// The account token is for people: a flag in a tool's configuration does not get
+// it. And a name that no profile can have, in a variable that a tool inherits,
+// breaks nothing for other hosts.
+func TestToolsGetAccessTokensAndNoTrouble(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login()
+	for _, form := range []string{"git", "docker", "cargo", "goauth", "bazel", "terraform", "kubectl"} {
+		w.wants(w.run("", "bloq-token", "--account", form), 2, "--account is for people", "bloq-token --help")
+	}
+	w.env = append(w.env, "BLOQ_PROFILE=Bad Name")
+	for form, want := range map[string]result{
+		"git":    {0, "", ""},
+		"goauth": {0, "", ""},
+		"bazel":  {0, `{"headers":{}}` + "\n", ""},
+		"docker": {1, "credentials not found in native keychain\n", ""},
+	} {
+		args := map[string][]string{"goauth": {form}}[form]
+		if args == nil {
+			args = []string{form, "get"}
+		}
+		r := w.run("", "bloq-token", args...)
+		if r.code != want.code || r.stdout != want.stdout || !strings.Contains(r.stderr, "no profile can be called") {
+			t.Errorf("%s: %+v", form, r)
+		}
+	}
+	w.wants(w.run("", "bloq-token"), 2, "no profile can be called", "bloq-token --help")
+}

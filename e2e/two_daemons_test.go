@@ -66,6 +66,11 @@ func (r *rival) isReady() bool {
 			return false
 		}
 		if strings.HasPrefix(string(buf[:n]), "READY=1") {
+			go func() { // hears the rest, as systemd does; ends with the socket
+				for err == nil {
+					_, err = r.notify.Read(buf)
+				}
+			}()
 			return true
 		}
 	}

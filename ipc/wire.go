@@ -56,8 +56,11 @@ type Adopt struct {
 	TokenURL    string `json:"token_url,omitempty"`
 	KeysURL     string `json:"keys_url,omitempty"`
 	NodesURL    string `json:"nodes_url,omitempty"`
-	Store       string `json:"store,omitempty"`
-	ClientID    string `json:"client_id,omitempty"`
+	// Hosts are the servers that tools may be given the token for, as origins;
+	// entries with a star are not among them.
+	Hosts    []string `json:"hosts,omitempty"`
+	Store    string   `json:"store,omitempty"`
+	ClientID string   `json:"client_id,omitempty"`
 
 	RefreshToken Text `json:"refresh_token,omitempty"`
 	// AccessToken came with the refresh token and saves an exchange. IssuedAt is
@@ -181,7 +184,10 @@ type ProfileStatus struct {
 	LoginURL    string `json:"login_url,omitempty"`
 	KeysURL     string `json:"keys_url,omitempty"`
 	NodesURL    string `json:"nodes_url,omitempty"`
-	Store       string `json:"store,omitempty"`
+	// Hosts are the servers that tools may be given the token for, as origins;
+	// entries with a star are not among them.
+	Hosts []string `json:"hosts,omitempty"`
+	Store string   `json:"store,omitempty"`
 	// StoreNote says what the store does and does not protect.
 	StoreNote string `json:"store_note,omitempty"`
 	// Warning says where else a copy of the login is left.

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"bloq-agent/accounts"
 	"bloq-agent/ipc"
 
 	"github.com/spf13/cobra"
@@ -33,7 +32,7 @@ func execCommand() *cobra.Command {
 		Short: "run a command with the token in its environment",
 		Long: `Run a command with the token in $BLOQ_ACCESS_TOKEN, or in $NAME, or as a tool wants it:
 
-  --env git   git sends it to the host of the Nodes API, and to no other
+  --env git   git sends it to the hosts of the profile, and to no other
               (GIT_CONFIG_COUNT and its like, after those that are there)
   --env npm   npm does, if it is the command itself: most shells drop a variable
               of such a name
@@ -146,18 +145,22 @@ func (l link) environment(variable string, t ipc.TokenAnswer) ([]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(s.NodesURL)
-	if err == nil {
-		err = accounts.CheckURL(s.NodesURL) // https, or a loopback address
+	if len(s.Hosts) == 0 {
+		return nil, fail(ipc.ExitUsage, "bloq-agent exec --env NAME", "%s: its hosts name no server that %s could be told of", t.Profile, variable)
 	}
-	if err != nil {
-		return nil, fail(ipc.ExitUnavailable, "bloq-agent config check", "%s: nodes url: %v", t.Profile, err)
+	env := os.Environ()
+	for _, origin := range s.Hosts {
+		if variable == "npm" {
+			// npm takes the rest of the name literally if it begins with //.
+			_, host, _ := strings.Cut(origin, "://")
+			env = setVariable(env, "npm_config_//"+host+"/:_authToken", token)
+			continue
+		}
+		if env, err = gitEnvironment(env, "http."+origin+"/.extraHeader", "Authorization: Bearer "+token); err != nil {
+			return nil, err
+		}
 	}
-	if variable == "npm" {
-		// npm takes the rest of the name literally if it begins with //.
-		return setVariable(os.Environ(), "npm_config_//"+u.Host+"/:_authToken", token), nil
-	}
-	return gitEnvironment(os.Environ(), "http."+u.Scheme+"://"+u.Host+"/.extraHeader", "Authorization: Bearer "+token)
+	return env, nil
 }
 
 // setVariable replaces name in env, or adds it.

@@ -158,13 +158,24 @@ func (o *options) set(name, value string) error {
 	return nil
 }
 
+// A profileError is a name that no profile can have. It may stand in a variable
+// that a tool inherits, where it must not break what is for others.
+type profileError string
+
+func (e profileError) Error() string {
+	return "no profile can be called " + quote(string(e)) + " (a-z, 0-9, _ and -, at most 32)"
+}
+
 func (o *options) check() error {
-	if o.profile != "" && !ipc.ValidProfile(o.profile) {
-		return errors.New("no profile can be called " + quote(o.profile) + " (a-z, 0-9, _ and -, at most 32)")
-	}
 	var ok bool
 	if o.form, ok = dialects[o.dialect]; !ok {
 		return errors.New("unknown form " + quote(o.dialect))
+	}
+	if o.profile != "" && !ipc.ValidProfile(o.profile) {
+		return profileError(o.profile)
+	}
+	if o.account && o.form.tool {
+		return errors.New("--account is for people: " + o.dialect + " gets access tokens")
 	}
 	if len(o.args) > o.form.maxArgs {
 		return errors.New(o.dialect + " takes no argument " + quote(o.args[o.form.maxArgs]) + " (flags come before it)")

@@ -19,6 +19,7 @@ type dialect struct {
 	stdin   stdin
 	env     string // the variable that it reads, or ""
 	hello   string // what it prints before anything is read
+	tool    bool   // its caller is another program, and gets access tokens only
 
 	// nothing is its way to say that it has nothing, for when the daemon does not
 	// answer. Those that sit in a tool's global configuration have one: a stopped
@@ -40,17 +41,17 @@ var dialects = map[string]dialect{
 	"json":      {},
 	"curl":      {},
 	"env":       {},
-	"kubectl":   {env: "KUBERNETES_EXEC_INFO"},
-	"terraform": {maxArgs: 2},
-	"git":       {maxArgs: 1, stdin: toEOF, nothing: silence},
-	"goauth":    {maxArgs: 1, stdin: toEOFWithArgs, nothing: silence},
-	"cargo": {maxArgs: 1, stdin: lines, hello: `{"v":[1]}` + "\n", nothing: func([]string) answer {
+	"kubectl":   {tool: true, env: "KUBERNETES_EXEC_INFO"},
+	"terraform": {tool: true, maxArgs: 2},
+	"git":       {tool: true, maxArgs: 1, stdin: toEOF, nothing: silence},
+	"goauth":    {tool: true, maxArgs: 1, stdin: toEOFWithArgs, nothing: silence},
+	"cargo": {tool: true, maxArgs: 1, stdin: lines, hello: `{"v":[1]}` + "\n", nothing: func([]string) answer {
 		return answer{stdout: `{"Err":{"kind":"url-not-supported"}}` + "\n"}
 	}},
-	"bazel": {maxArgs: 1, stdin: toEOF, nothing: func([]string) answer {
+	"bazel": {tool: true, maxArgs: 1, stdin: toEOF, nothing: func([]string) answer {
 		return answer{stdout: `{"headers":{}}` + "\n"}
 	}},
-	"docker": {maxArgs: 1, stdin: toEOF, nothing: func(args []string) answer {
+	"docker": {tool: true, maxArgs: 1, stdin: toEOF, nothing: func(args []string) answer {
 		switch {
 		case len(args) == 1 && args[0] == "list":
 			return answer{stdout: "{}\n"}

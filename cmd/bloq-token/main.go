@@ -27,7 +27,11 @@ func main() {
 func run(argv []string) int {
 	o, err := parse(argv, os.Getenv)
 	if err != nil {
-		return fail(ipc.ExitUsage, err.Error(), "bloq-token --help")
+		code := fail(ipc.ExitUsage, err.Error(), "bloq-token --help")
+		if _, profile := err.(profileError); profile && o.form.nothing != nil {
+			return o.nothing()
+		}
+		return code
 	}
 	switch {
 	case o.help:
@@ -75,6 +79,11 @@ func ask(socket string, o options, call ipc.Call) int {
 	if o.form.nothing == nil {
 		return code
 	}
+	return o.nothing()
+}
+
+// nothing answers in the tool's own words that there is nothing for it.
+func (o options) nothing() int {
 	n := o.form.nothing(o.args)
 	if code := write(os.Stdout, []byte(n.stdout)); code != 0 {
 		return code

@@ -184,6 +184,18 @@ func (h Hosts) urls() []string {
 	return list
 }
 
+// Origins are the entries that name one host, as the URLs that they allow: https,
+// and http on this machine.
+func (h Hosts) Origins() []string {
+	list := h.urls()
+	for _, p := range h {
+		if t := (&Target{"http", p.host, p.port}); !p.below && t.isLoopback() {
+			list = append(list, t.origin())
+		}
+	}
+	return list
+}
+
 // origin is the target as a URL without a path.
 func (t *Target) origin() string {
 	host := t.host

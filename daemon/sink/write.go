@@ -44,6 +44,11 @@ func Write(path string, mode fs.FileMode, data []byte, announce func(ID), forbid
 	return d.replace(name, mode, data, announce)
 }
 
+// ErrChanged says that a file is ours by its inode, and that somebody has written
+// to it or touched it since. It may hold a token still, or what another has put
+// there.
+var ErrChanged = errors.New("it was changed after it was written, so it is left to you to remove")
+
 // Remove removes the file at path if it is the one that Write called id, and
 // reports whether it did.
 func Remove(path string, id ID) (bool, error) {
@@ -64,8 +69,11 @@ func Remove(path string, id ID) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if idOf(st) != id {
+	switch {
+	case st.Ino != id.Inode:
 		return false, nil // it is somebody else's
+	case idOf(st) != id:
+		return false, ErrChanged
 	}
 	if err := syscall.Unlinkat(d.fd, name); err != nil {
 		return false, &fs.PathError{Op: "remove", Path: path, Err: err}

@@ -15,8 +15,11 @@ const (
 	maxConns    = 512 // however many descriptors there are
 	reservedFDs = 24  // descriptors for everything but callers
 	// grace is how long a connection may be silent before it can be closed for
-	// another: a caller that has just connected is about to write, on a busy machine too.
-	grace = 250 * time.Millisecond
+	// another: a caller that has just connected is about to write, on a busy
+	// machine too. Where there is room for few, each has less of it, or those who
+	// say nothing would keep the others waiting: see patience.
+	grace      = 250 * time.Millisecond
+	leastGrace = 20 * time.Millisecond
 	// acceptPause is how long after a failure the listener is left alone.
 	acceptPause = 10 * time.Millisecond
 )
@@ -114,8 +117,8 @@ func (g *guard) admit(c net.Conn, peer Peer) (*conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.open >= g.limit && !g.closed {
-		if !g.closeOldestLocked(grace) {
-			g.waitLocked(grace)
+		if !g.closeOldestLocked(g.patience()) {
+			g.waitLocked(leastGrace)
 		}
 	}
 	if g.closed {
@@ -125,6 +128,11 @@ func (g *guard) admit(c net.Conn, peer Peer) (*conn, error) {
 	admitted := &conn{Conn: c, raw: raw, peer: peer, guard: g}
 	admitted.oweLocked()
 	return admitted, nil
+}
+
+// patience is grace, by the share of maxConns that there is room for.
+func (g *guard) patience() time.Duration {
+	return max(leastGrace, grace*time.Duration(g.limit)/maxConns)
 }
 
 // waitLocked waits for a change, but not longer than d.
