@@ -10,6 +10,7 @@
 package sink
 
 import (
+	"errors"
 	"io/fs"
 	"slices"
 )
@@ -28,3 +29,16 @@ func (s Sink) Equal(t Sink) bool {
 	return s.Profile == t.Profile && s.Path == t.Path && s.Mode == t.Mode && s.Format == t.Format &&
 		slices.Equal(s.Command, t.Command)
 }
+
+// An ID tells the file that Write has made from any other at the same path, and
+// from the same one after somebody has changed it. It outlives a restart; the
+// device's number is not part of it, because that can be another after a boot.
+type ID struct {
+	Inode   uint64 `json:"inode"`
+	ModTime int64  `json:"mtime_ns"`
+}
+
+// ErrChanged says that a file is ours by its inode, and that somebody has written
+// to it or touched it since. It may hold a token still, or what another has put
+// there.
+var ErrChanged = errors.New("it was changed after it was written, so it is left to you to remove")

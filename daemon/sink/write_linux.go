@@ -10,14 +10,6 @@ import (
 	"syscall"
 )
 
-// An ID tells the file that Write has made from any other at the same path, and
-// from the same one after somebody has changed it. It outlives a restart; the
-// device's number is not part of it, because that can be another after a boot.
-type ID struct {
-	Inode   uint64 `json:"inode"`
-	ModTime int64  `json:"mtime_ns"`
-}
-
 func idOf(st *syscall.Stat_t) ID {
 	return ID{Inode: st.Ino, ModTime: st.Mtim.Nano()}
 }
@@ -43,11 +35,6 @@ func Write(path string, mode fs.FileMode, data []byte, announce func(ID), forbid
 	}
 	return d.replace(name, mode, data, announce)
 }
-
-// ErrChanged says that a file is ours by its inode, and that somebody has written
-// to it or touched it since. It may hold a token still, or what another has put
-// there.
-var ErrChanged = errors.New("it was changed after it was written, so it is left to you to remove")
 
 // Remove removes the file at path if it is the one that Write called id, and
 // reports whether it did.
