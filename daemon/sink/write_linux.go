@@ -57,7 +57,7 @@ func Remove(path string, id ID) (bool, error) {
 		return false, err
 	}
 	switch {
-	case st.Ino != id.Inode:
+	case st.Ino != id.Inode, st.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		return false, nil // it is somebody else's
 	case idOf(st) != id:
 		return false, ErrChanged

@@ -257,7 +257,9 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 		}
 		// What is ours by its inode is told of: it may hold a token still.
 		want := map[string]error{"a later content": ErrChanged, "a later time": ErrChanged}[name]
-		if removed, err := Remove(path, id); removed || err != want {
+		removed, err := Remove(path, id)
+		reused := name == "somebody else's file" && err == ErrChanged // the kernel may give a new file the old inode
+		if removed || err != want && !reused {
 			t.Errorf("%s: removed %v, %v", name, removed, err)
 		}
 		if _, err := os.Lstat(path); err != nil {
