@@ -62,7 +62,7 @@ func served(tb testing.TB, access, refresh string) (socket string) {
 	url := "http://127.0.0.1:1/"
 	_, problem := d.adopt(ctx, ipc.Adopt{
 		Profile: "default", LoginURL: url, TokenURL: url, KeysURL: url, NodesURL: url, Store: "memory",
-		RefreshToken: ipc.Text(refresh), AccessToken: ipc.Text(access),
+		RefreshToken: ipc.Text(refresh), AccessToken: ipc.Text(access), IssuedAt: time.Now(),
 	})
 	if problem != nil {
 		tb.Fatal(problem.Detail)
@@ -92,6 +92,9 @@ func FuzzAnAnswerIsOfTheProtocol(f *testing.F) {
 	}
 	access, refresh := longJWT("access"), longJWT("refresh")
 	socket := served(f, access, refresh)
+	if said := exchange(f, socket, []byte("GET "+ipc.RouteToken+" HTTP/1.0\r\n\r\n")); !bytes.Contains(said, []byte(access)) {
+		f.Fatalf("there is no token to look for: %s", said)
+	}
 	f.Fuzz(func(t *testing.T, request []byte) {
 		if bytes.Contains(request, []byte(`"passphrase":"`)) && bytes.Contains(request, []byte("protect")) {
 			t.Skip("to put a key under a passphrase takes a second, on purpose")
@@ -110,11 +113,11 @@ func FuzzAnAnswerIsOfTheProtocol(f *testing.F) {
 	})
 }
 
-func exchange(t *testing.T, socket string, request []byte) []byte {
-	t.Helper()
+func exchange(tb testing.TB, socket string, request []byte) []byte {
+	tb.Helper()
 	c, err := net.Dial("unix", socket)
 	if err != nil {
-		t.Fatalf("nobody listens any more: %v", err)
+		tb.Fatalf("nobody listens any more: %v", err)
 	}
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
