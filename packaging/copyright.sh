@@ -11,7 +11,7 @@ cat LICENSE
 CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/... | sort -u |
 	while read -r path version dir; do
 		printf '\n%s\nThey contain %s %s:\n\n' "$(printf '%070d' 0 | tr 0 -)" "$path" "$version"
-		cat "$dir"/LICENSE*
+		cat "$dir"/[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]*
 		[ ! -f "$dir/NOTICE" ] || cat "$dir/NOTICE"
 	done
 printf '\n%s\nThey contain the standard library of Go:\n\n' "$(printf '%070d' 0 | tr 0 -)"

@@ -22,6 +22,8 @@ func inside(mode string) int {
 		return timeOne()
 	case "get":
 		return get(os.Args[1], os.Args[2])
+	case "probe":
+		return probe(os.Args[1])
 	}
 	return 2
 }
