@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -41,17 +42,28 @@ func (d *Daemon) confine() {
 	d.confined.Store(c)
 }
 
-// writable are the directories that the daemon, and what it starts, write in.
+// writable are the directories that the daemon, and what it starts, write in:
+// its own, those of its sinks, and those of sinks that it still has to remove.
 // What is not there when it starts can't be made later.
 func (d *Daemon) writable() []string {
 	dirs := slices.Concat([]string{d.options.StateDir}, d.options.Writes)
+	add := func(path string) {
+		dir := filepath.Dir(path)
+		if _, err := os.Stat(dir); err == nil && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
 	for _, p := range d.config.Load().Profiles {
 		for _, s := range p.Sinks {
-			dir := filepath.Dir(s.Path)
-			if _, err := os.Stat(dir); err == nil && !slices.Contains(dirs, dir) {
-				dirs = append(dirs, dir)
-			}
+			add(s.Path)
 		}
+	}
+	var written []sinkRecord // by a daemon before this one
+	if data, err := os.ReadFile(filepath.Join(d.options.StateDir, sinksFile)); err == nil {
+		_ = json.Unmarshal(data, &written) // sinks says if it cannot be read
+	}
+	for _, r := range written {
+		add(r.Path)
 	}
 	return dirs
 }

@@ -2,8 +2,32 @@ package daemon
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
+
+	"bloq-agent/daemon/sink"
 )
+
+// What can be written is ours, the sinks' and what is left of sinks, so far as
+// it is there.
+func TestWhatMustBeWritable(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"state", "key", "sink", "old"} {
+		do(t, os.Mkdir(at(name), 0o700))
+	}
+	do(t, os.WriteFile(at("state/"+sinksFile), []byte(`[{"path":"`+at("old/token")+`","profile":"x","files":[]}]`), 0o600))
+	d := &Daemon{options: Options{StateDir: at("state"), Writes: []string{at("key")}}}
+	d.config.Store(&configState{Config: Config{Profiles: map[string]ProfileConfig{
+		"default": {Sinks: []sink.Sink{{Path: at("sink/a")}, {Path: at("sink/b")}, {Path: at("later/c")}}},
+	}}})
+	want := []string{at("state"), at("key"), at("sink"), at("old")}
+	if got := d.writable(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
 
 func TestADirectoryOutsideNeedsARestart(t *testing.T) {
 	d := &Daemon{}

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -32,4 +34,24 @@ func TestANewSinkDirectoryNeedsARestart(t *testing.T) {
 		t.Errorf("%s was written", filepath.Base(second))
 	}
 	w.must("", "bloq-token")
+}
+
+// A sink's command has the limits that the daemon was started with, and can't
+// write where the daemon can't.
+func TestWhatACommandMay(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	dir := w.sinkDir()
+	w.configure(fmt.Sprintf(tokenSink, "x") +
+		fmt.Sprintf("command = [\"sh\", \"-c\", \"ulimit -c >%s/core; echo x 2>/dev/null >%s/outside; echo $? >%s/done\"]\n", dir, w.dir, dir))
+	w.through("ulimit -Sc 4")
+	w.start("--store", "memory")
+	w.login()
+	w.eventually("the command ends", func() bool { return content(dir+"/done") != "" })
+	if got := strings.TrimSpace(content(dir + "/core")); got != "4" {
+		t.Errorf("the limit of core files is %s", got)
+	}
+	confined := strings.Contains(w.must("", "bloq-agent", "status").stdout, "writes confined")
+	if _, err := os.Lstat(w.dir + "/outside"); (err == nil) == confined {
+		t.Errorf("confined: %v, but a write elsewhere gives %v", confined, err)
+	}
 }
