@@ -270,7 +270,7 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	p.set(s)
 	old.wipe()
 	left := d.dropSoon(ctx, p)
-	p.dropKept() // of the login before
+	p.kept.drop() // of the login before
 	d.tokens.changed()
 	if c.grant != nil {
 		d.observe(p, s, nil, s.refresher.Snapshot())

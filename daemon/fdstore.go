@@ -104,42 +104,47 @@ func (k *tokenKeeper) changed() {
 	}
 }
 
-// keep replaces what systemd holds by profiles; by nothing if there are none.
-func (k *tokenKeeper) keep(profiles []keptToken) error {
+// keep replaces what systemd holds by what gather finds; by nothing if that is
+// empty. Gathering and pushing are one step: what was gathered before a lock must
+// not be pushed after it.
+func (k *tokenKeeper) keep(gather func() []keptToken) error {
 	if k.store == nil {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.err = k.replace(profiles)
+	profiles := gather()
+	defer wipeKept(profiles)
+	if k.err = k.replace(profiles); k.err == nil {
+		k.held = len(profiles) > 0
+	}
 	return k.err
 }
 
 // replace pushes the new file first and removes the old one then. The store
-// drops what it has no room for in silence, so it must have room for two.
+// drops what it has no room for in silence, so it must have room for two. Where
+// nothing is to be kept both names go: a crash, or a push that failed half-way,
+// may have left a file under either.
 func (k *tokenKeeper) replace(profiles []keptToken) error {
-	old := k.slot
-	if len(profiles) > 0 {
-		k.serial++
-		data, err := json.Marshal(kept{Version: keptVersion, Serial: k.serial, Profiles: profiles})
-		if err != nil {
-			return err
-		}
-		defer clear(data)
-		k.slot = 1 - old
-		// What is there under the name would stay beside the new one.
-		if err := k.store.remove(name(k.slot)); err != nil {
-			return err
-		}
-		if err := k.store.put(name(k.slot), data); err != nil {
-			return err
-		}
+	if len(profiles) == 0 {
+		return errors.Join(k.store.remove(name(0)), k.store.remove(name(1)))
 	}
-	if err := k.store.remove(name(old)); err != nil {
+	k.serial++
+	data, err := json.Marshal(kept{Version: keptVersion, Serial: k.serial, Profiles: profiles})
+	if err != nil {
 		return err
 	}
-	k.held = len(profiles) > 0
-	return nil
+	defer clear(data)
+	next := 1 - k.slot
+	// What is there under the name would stay beside the new one.
+	if err := k.store.remove(name(next)); err != nil {
+		return err
+	}
+	if err := k.store.put(name(next), data); err != nil {
+		return err
+	}
+	k.slot = next
+	return k.store.remove(name(1 - next))
 }
 
 // name: the descriptors' names alternate, so that the new file is there before
@@ -206,13 +211,18 @@ func wipeKept(list []keptToken) {
 	}
 }
 
-// inheritTokens gives the profiles what the daemon before has kept for them.
+// inheritTokens gives the profiles what the daemon before has kept for them, and
+// has what is left over dropped: by a lock, for instance, that was killed before
+// it came to that.
 func (d *Daemon) inheritTokens(files []*os.File) {
 	list, err := d.tokens.takeKept(files)
 	if err != nil {
 		d.log.Warn().Err(err).Msg("some tokens of the daemon before are lost")
 	}
 	defer wipeKept(list)
+	if len(files) > 0 {
+		d.tokens.changed()
+	}
 	if d.locked.Load() {
 		return
 	}
@@ -220,21 +230,59 @@ func (d *Daemon) inheritTokens(files []*os.File) {
 		for _, t := range list {
 			if t.ID == f.ID && t.grant(d.clock) != nil {
 				p := d.profile(f.Name)
-				t.Token = append([]byte(nil), t.Token...)
-				p.kept.Store(&t)
+				p.kept.set(t)
 				p.generation.Store(t.Generation)
 			}
 		}
 	}
 }
 
+// A keptBox holds what the daemon before has left for a profile, until a
+// refresher has it.
+type keptBox struct {
+	mu sync.Mutex
+	t  *keptToken
+}
+
+func (b *keptBox) set(t keptToken) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t.Token = append([]byte(nil), t.Token...)
+	b.t = &t
+}
+
+// copy is the caller's own.
+func (b *keptBox) copy() (keptToken, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.t == nil {
+		return keptToken{}, false
+	}
+	t := *b.t
+	t.Token = append([]byte(nil), t.Token...)
+	return t, true
+}
+
+func (b *keptBox) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.t != nil {
+		clear(b.t.Token)
+		b.t = nil
+	}
+}
+
 // keptToken is what the daemon before left for a profile whose store cannot be
 // had now: a keyring that is locked until its owner comes.
 func (d *Daemon) keptToken(p *profile, s *state) (refresher.Token, bool) {
-	k := p.kept.Load()
-	if k == nil || s.failed.IsZero() || d.locked.Load() {
+	if s.failed.IsZero() || d.locked.Load() {
 		return refresher.Token{}, false
 	}
+	k, ok := p.kept.copy()
+	if !ok {
+		return refresher.Token{}, false
+	}
+	defer clear(k.Token)
 	g := k.grant(d.clock)
 	if g == nil {
 		return refresher.Token{}, false
@@ -244,36 +292,38 @@ func (d *Daemon) keptToken(p *profile, s *state) (refresher.Token, bool) {
 
 // takeKeptToken hands that token to the refresher that is about to start.
 func (d *Daemon) takeKeptToken(p *profile) inherited {
-	k := p.kept.Swap(nil)
-	if k == nil {
+	k, ok := p.kept.copy()
+	if !ok {
 		return inherited{}
 	}
+	defer clear(k.Token)
+	p.kept.drop()
 	return inherited{grant: k.grant(d.clock), same: true, kept: true}
 }
 
 // keepTokens has systemd hold the tokens of this moment.
-func (d *Daemon) keepTokens() error {
+func (d *Daemon) keepTokens() error { return d.tokens.keep(d.tokensToKeep) }
+
+func (d *Daemon) tokensToKeep() []keptToken {
 	var list []keptToken
-	if !d.locked.Load() {
-		for _, p := range d.all() {
-			if t, ok := d.tokenToKeep(p); ok {
-				list = append(list, t)
-			}
+	if d.locked.Load() {
+		return nil
+	}
+	for _, p := range d.all() {
+		if t, ok := d.tokenToKeep(p); ok {
+			list = append(list, t)
 		}
 	}
-	defer wipeKept(list)
-	return d.tokens.keep(list)
+	return list
 }
 
 func (d *Daemon) tokenToKeep(p *profile) (keptToken, bool) {
 	s := p.state.Load()
 	if s.refresher == nil {
-		if k := p.kept.Load(); k != nil && !s.failed.IsZero() {
-			t := *k
-			t.Token = append([]byte(nil), k.Token...)
-			return t, true
+		if s.failed.IsZero() {
+			return keptToken{}, false
 		}
-		return keptToken{}, false
+		return p.kept.copy()
 	}
 	snapshot := s.refresher.Snapshot()
 	g := snapshot.Grant()
@@ -302,12 +352,5 @@ func (d *Daemon) runKeeper() {
 func (d *Daemon) tellKept(err error) {
 	if was := d.keeping.Swap(err == nil); err != nil && was {
 		d.log.Warn().Err(err).Msg("access tokens will not survive a restart")
-	}
-}
-
-// dropKept forgets what the daemon before has left.
-func (p *profile) dropKept() {
-	if k := p.kept.Swap(nil); k != nil {
-		clear(k.Token)
 	}
 }

@@ -61,7 +61,7 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 	old.wipe()
 	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
 	d.sinks.settle()
-	p.dropKept()
+	p.kept.drop()
 	d.tellKept(d.keepTokens())
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")
 	d.hub.publish(ipc.Event{Time: time.Now(), Event: "forgotten", Profile: p.name})

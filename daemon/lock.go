@@ -54,7 +54,7 @@ func (d *Daemon) lock() *ipc.Problem {
 		d.server.CloseIdle()
 	}
 	for _, p := range d.all() {
-		p.dropKept()
+		p.kept.drop()
 	}
 	err := d.keepTokens() // none
 	scrub()

@@ -23,12 +23,12 @@ type profile struct {
 	name       string
 	change     sync.Mutex
 	state      atomic.Pointer[state]
-	generation atomic.Uint64             // of the last token published, over all states
-	warned     atomic.Int64              // days before the login's end that people were told of last
-	skewed     atomic.Bool               // people were told that the clocks differ
-	dropping   bool                      // dropLater runs; guarded by change
-	rejected   atomic.Int64              // when a refused token was last replaced, by Boottime
-	kept       atomic.Pointer[keptToken] // of the daemon before, until a refresher has it
+	generation atomic.Uint64 // of the last token published, over all states
+	warned     atomic.Int64  // days before the login's end that people were told of last
+	skewed     atomic.Bool   // people were told that the clocks differ
+	dropping   bool          // dropLater runs; guarded by change
+	rejected   atomic.Int64  // when a refused token was last replaced, by Boottime
+	kept       keptBox       // of the daemon before, until a refresher has it
 }
 
 // set replaces p's state. The caller holds p.change.
@@ -91,7 +91,8 @@ var errStopping = &ipc.Problem{Code: ipc.CodeUnavailable, Detail: "the daemon is
 // recovered is p's state, after another look at a store that failed before.
 func (d *Daemon) recovered(ctx context.Context, p *profile) *state {
 	s := p.state.Load()
-	if s.failed.IsZero() || time.Since(s.failed) < loadGap {
+	// Not while stopping: what is kept for the next daemon goes by this state.
+	if s.failed.IsZero() || d.stopping.Load() || time.Since(s.failed) < loadGap {
 		return s
 	}
 	if !p.change.TryLock() {

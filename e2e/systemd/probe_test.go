@@ -72,7 +72,7 @@ func TestNobodyLooksIntoEitherUnit(t *testing.T) {
 		pid := unit.show("service", "MainPID")
 		for line := range strings.Lines(h.must(who, "env", "BLOQ_E2E_INSIDE=probe", "inside", pid)) {
 			way, said, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			if said == "<nil>" {
+			if !strings.HasSuffix(said, "permission denied") && !strings.HasSuffix(said, "operation not permitted") {
 				t.Errorf("%s looks into the daemon by %s", who, way)
 			}
 			if !strings.Contains(control, way+": <nil>") {

@@ -16,8 +16,8 @@ const (
 	reservedFDs = 24  // descriptors for everything but callers
 	// grace is how long a connection may be silent before it can be closed for
 	// another: a caller that has just connected is about to write, on a busy
-	// machine too. Where there is room for few, each has less of it, or those who
-	// say nothing would keep the others waiting: see patience.
+	// machine too. Those who say nothing must not keep the others waiting for as
+	// long: see patience.
 	grace      = 250 * time.Millisecond
 	leastGrace = 20 * time.Millisecond
 	// acceptPause is how long after a failure the listener is left alone.
@@ -117,7 +117,7 @@ func (g *guard) admit(c net.Conn, peer Peer) (*conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.open >= g.limit && !g.closed {
-		if !g.closeOldestLocked(g.patience()) {
+		if !g.closeOldestLocked(g.patienceLocked()) {
 			g.waitLocked(leastGrace)
 		}
 	}
@@ -130,9 +130,13 @@ func (g *guard) admit(c net.Conn, peer Peer) (*conn, error) {
 	return admitted, nil
 }
 
-// patience is grace, by the share of maxConns that there is room for.
-func (g *guard) patience() time.Duration {
-	return max(leastGrace, grace*time.Duration(g.limit)/maxConns)
+// patienceLocked is grace where the room is full of callers that are being
+// answered. Where it is full of those who say nothing it is less, and the less the
+// smaller the room is.
+func (g *guard) patienceLocked() time.Duration {
+	least := max(leastGrace, grace*2/5*time.Duration(g.limit)/maxConns)
+	answering := g.open - g.owing.Len()
+	return least + (grace-least)*time.Duration(answering)/time.Duration(g.limit)
 }
 
 // waitLocked waits for a change, but not longer than d.
@@ -143,14 +147,12 @@ func (g *guard) waitLocked(d time.Duration) {
 }
 
 // closeOldestLocked closes the connection that has owed a request for the
-// longest, and at least for as long as patience.
+// longest, and at least for as long as patience; or one whose request was refused
+// before it was whole, for which net/http would wait half a second.
 func (g *guard) closeOldestLocked(patience time.Duration) bool {
 	for e := g.owing.Front(); e != nil; e = e.Next() {
 		c := e.Value.(*conn)
-		if time.Since(c.owes) < patience {
-			return false // the others are younger
-		}
-		if c.silent() {
+		if c.refused || time.Since(c.owes) >= patience && c.silent() {
 			c.endLocked()
 			_ = c.Conn.Close() // its goroutine sees that and ends
 			return true
@@ -179,6 +181,8 @@ type conn struct {
 	place *list.Element // in guard.owing; nil while a request is answered
 	owes  time.Time     // since when it has owed one
 	ended bool
+	// refused: it was answered before its request was whole.
+	refused bool
 
 	reading sync.Mutex // guards waits, and what is in the socket while it is held
 	waits   bool       // the last read found nothing
@@ -215,6 +219,17 @@ func (c *conn) complete() bool {
 		c.place = nil
 	}
 	return true
+}
+
+// Write notes an answer to half a request.
+func (c *conn) Write(p []byte) (int, error) {
+	c.guard.mu.Lock()
+	if c.place != nil {
+		c.refused = true
+		c.guard.changed.Broadcast()
+	}
+	c.guard.mu.Unlock()
+	return c.Conn.Write(p)
 }
 
 // owe says that the answer has gone out.
@@ -258,8 +273,10 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		for n, err = syscall.Read(int(fd), p); err == syscall.EINTR; {
 			n, err = syscall.Read(int(fd), p)
 		}
-		c.waits = err == syscall.EAGAIN
-		return !c.waits
+		// net/http looks for a peer that has gone with a buffer of one byte, while a
+		// request is on its way to be complete.
+		c.waits = err == syscall.EAGAIN && len(p) > 1
+		return err != syscall.EAGAIN
 	})
 	switch {
 	case rawErr != nil:

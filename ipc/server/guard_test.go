@@ -411,7 +411,7 @@ func TestSilenceIsThePeers(t *testing.T) {
 		t.Error("silent before anybody has listened")
 	}
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := c.Read(make([]byte, 2)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal(err)
 	}
 	if !c.silent() {

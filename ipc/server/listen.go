@@ -164,22 +164,41 @@ const KeptPrefix = "tokens-"
 // passed is an error. The variables are unset, so that no child takes the
 // descriptors for its own.
 func Activated() (found net.Listener, kept []*os.File, err error) {
-	for _, f := range activation.Files(true) {
+	files := activation.Files(true)
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = f.Name()
+	}
+	socket, err := theSocket(names)
+	for i, f := range files {
 		switch {
-		case err != nil:
-			_ = f.Close()
-		case strings.HasPrefix(f.Name(), KeptPrefix):
-			kept = append(kept, f)
-		case f.Name() != ActivatedName || found != nil:
-			_ = f.Close()
-			err = fmt.Errorf("systemd passed a socket that is not wanted: %q", f.Name())
-		default:
+		case i == socket && err == nil:
 			found, err = net.FileListener(f)
 			_ = f.Close()
 			if err != nil {
 				err = fmt.Errorf("taking over the socket of systemd: %w", err)
 			}
+		case err == nil:
+			kept = append(kept, f)
+		default:
+			_ = f.Close()
 		}
 	}
 	return found, kept, err
+}
+
+// theSocket is the place of our socket among the names of what was passed
+// (LISTEN_FDNAMES), or -1. All else must be what was held for us.
+func theSocket(names []string) (int, error) {
+	socket := -1
+	for i, name := range names {
+		switch {
+		case strings.HasPrefix(name, KeptPrefix):
+		case name == ActivatedName && socket < 0:
+			socket = i
+		default:
+			return -1, fmt.Errorf("systemd passed a socket that is not wanted: %q", name)
+		}
+	}
+	return socket, nil
 }

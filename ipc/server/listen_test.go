@@ -188,3 +188,30 @@ func mustRead(t *testing.T, path string) []byte {
 	do(t, err)
 	return b
 }
+
+// Whatever names are passed: one socket of ours at most, and nothing that is not
+// ours.
+func FuzzOneSocketAndNothingForeign(f *testing.F) {
+	for _, names := range []string{"", "bloq-agent", "bloq-agent:tokens-0:tokens-1", "tokens-1", "bloq-agent:bloq-agent", "other", "bloq-agent:"} {
+		f.Add(names)
+	}
+	f.Fuzz(func(t *testing.T, variable string) {
+		names := strings.Split(variable, ":")
+		socket, err := theSocket(names)
+		sockets, foreign := 0, 0
+		for _, name := range names {
+			switch {
+			case name == ActivatedName:
+				sockets++
+			case !strings.HasPrefix(name, KeptPrefix):
+				foreign++
+			}
+		}
+		if (err == nil) != (sockets <= 1 && foreign == 0) {
+			t.Errorf("%q: %v", variable, err)
+		}
+		if err == nil && (socket >= 0) != (sockets == 1) || socket >= 0 && names[socket] != ActivatedName {
+			t.Errorf("%q: the socket is %d", variable, socket)
+		}
+	})
+}
