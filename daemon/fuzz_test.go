@@ -59,6 +59,7 @@ func served(tb testing.TB, access, refresh string) (socket string) {
 		<-ended
 		_ = os.RemoveAll(dir)
 	})
+	exchange(tb, socket, []byte("GET "+ipc.RouteStatus+" HTTP/1.0\r\n\r\n")) // it serves now
 	url := "http://127.0.0.1:1/"
 	_, problem := d.adopt(ctx, ipc.Adopt{
 		Profile: "default", LoginURL: url, TokenURL: url, KeysURL: url, NodesURL: url, Store: "memory",
