@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"bloq-agent/accounts/sandbox"
 )
@@ -211,7 +212,8 @@ const loginHint = "bloq-agent login --profile default"
 // a login: shows says whether the tool then lets its user see our hint.
 func (w *world) proves(l *listener, header func(token string) string, shows bool, run func() result) {
 	w.t.Helper()
-	for _, round := range []string{"after the login", "after a refresh"} {
+	var expired string
+	for _, round := range []string{"after the login", "after a refresh", "after an expiry"} {
 		token := w.token()
 		r := run()
 		got := l.took()
@@ -219,9 +221,12 @@ func (w *world) proves(l *listener, header func(token string) string, shows bool
 			w.t.Fatalf("%s: exit %d, %d requests with credentials\n%s%s\ndaemon: %s", round, r.code, len(got), r.stdout, r.stderr, w.log.String())
 		}
 		for _, auth := range got {
-			if auth != header(token) {
+			if auth != header(token) || token == expired {
 				w.t.Errorf("%s: Authorization: %s\nwant %s", round, auth, header(token))
 			}
+		}
+		if round == "after a refresh" {
+			expired = w.outlived()
 		}
 		w.must("", "bloq-agent", "refresh")
 		if w.token() == token {
@@ -236,6 +241,17 @@ func (w *world) proves(l *listener, header func(token string) string, shows bool
 	if out := r.stdout + r.stderr; r.code == 0 || strings.Contains(out, loginHint) != shows {
 		w.t.Errorf("without a login: exit %d; is the hint there? want %v\n%s", r.code, shows, out)
 	}
+}
+
+// outlived is a token that has been served and has expired since.
+func (w *world) outlived() string {
+	w.t.Helper()
+	w.setSandbox(func(c *sandbox.Config) { c.AccessTTL = time.Second })
+	w.must("", "bloq-agent", "refresh")
+	token := w.token()
+	w.setSandbox(func(c *sandbox.Config) { c.AccessTTL = time.Hour })
+	time.Sleep(1100 * time.Millisecond) // its lifetime, which is the test's subject
+	return token
 }
 
 // version is the first number with dots in what a tool says of itself.
