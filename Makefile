@@ -73,22 +73,19 @@ DESTDIR ?=
 ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
 UNITS   = $(PREFIX)/lib/systemd
 SHARE   = $(DESTDIR)$(PREFIX)/share
-# Tools that look for a helper by its name find bloq-token under it.
-HELPERS = git-credential-bloq docker-credential-bloq terraform-credentials-bloq cargo-credential-bloq \
-	bloq-token-bazel bloq-token-pnpm
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNITS)/user $(DESTDIR)$(UNITS)/system \
 		$(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(DESTDIR)$(ZSHDIR) \
 		$(SHARE)/fish/vendor_completions.d $(SHARE)/doc/bloq-agent/examples
 	install -m 755 $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
-	for h in $(HELPERS); do ln -sf bloq-token $(DESTDIR)$(PREFIX)/bin/$$h || exit 1; done
+	for h in $(LINKS); do ln -sf bloq-token $(DESTDIR)$(PREFIX)/bin/$$h || exit 1; done
 	for f in user/bloq-agent.socket user/bloq-agent.service system/bloq-agent@.socket system/bloq-agent@.service; do \
 		sed 's,/usr/\(bin\|share\)/,$(PREFIX)/\1/,' systemd/$$f >$(DESTDIR)$(UNITS)/$$f && chmod 644 $(DESTDIR)$(UNITS)/$$f || exit 1; done
 	for f in $(wildcard packaging/*.catalog); do install -D -m 644 -t $(DESTDIR)$(UNITS)/catalog $$f || exit 1; done
 	for n in 1 5; do for f in packaging/man/*.$$n; do \
 		gzip -9nc $$f >$(SHARE)/man/man$$n/$${f##*/}.gz && chmod 644 $(SHARE)/man/man$$n/$${f##*/}.gz || exit 1; done; done
-	for h in $(HELPERS); do ln -sf bloq-token.1.gz $(SHARE)/man/man1/$$h.1.gz || exit 1; done
+	for h in $(LINKS); do ln -sf bloq-token.1.gz $(SHARE)/man/man1/$$h.1.gz || exit 1; done
 	umask 022 && $(BIN)/bloq-agent completion bash >$(SHARE)/bash-completion/completions/bloq-agent
 	umask 022 && $(BIN)/bloq-agent completion zsh >$(DESTDIR)$(ZSHDIR)/_bloq-agent
 	umask 022 && $(BIN)/bloq-agent completion fish >$(SHARE)/fish/vendor_completions.d/bloq-agent.fish
