@@ -12,7 +12,7 @@ LINKS = git-credential-bloq docker-credential-bloq cargo-credential-bloq terrafo
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
 # What a test has measured is printed; that it began and passed is not.
-FIGURES = awk '/^exit [0-9]+$$/ { code = $$2; next } !/^(=== |PASS$$|\?)/ && !/^ *--- PASS/ { print; fflush() } END { exit code }'
+FIGURES = awk -f e2e/figures.awk
 
 .PHONY: build cross demo test soak lint fuzz install packages e2e clean
 

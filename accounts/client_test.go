@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -324,7 +325,8 @@ func TestABodyThatBreaksOff(t *testing.T) {
 
 func TestAServerThatIsNotTrusted(t *testing.T) {
 	srv := httptest.NewUnstartedServer(hearing(t, http.NotFoundHandler()))
-	srv.Config.ErrorLog = nil
+	quiet := log.New(io.Discard, "", 0) // a handshake that fails is what is wanted
+	srv.Config.ErrorLog = quiet
 	srv.StartTLS()
 	defer srv.Close()
 	var e *Error
@@ -332,6 +334,7 @@ func TestAServerThatIsNotTrusted(t *testing.T) {
 		t.Errorf("self-signed: %v", err)
 	}
 	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.Config.ErrorLog = quiet
 	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}
 	old.StartTLS()
 	defer old.Close()

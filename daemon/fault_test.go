@@ -125,7 +125,6 @@ func newRigBehind(t *testing.T, config sandbox.Config, between func(http.Handler
 	}
 	p := &pipeNet{conns: make(chan net.Conn), closed: make(chan struct{})}
 	srv := &http.Server{Handler: between(api)}
-	srv.ErrorLog = nil
 	go func() { _ = srv.Serve(p) }()
 	client, err := accounts.New(accounts.FromAccountsURL("http://127.0.0.1:1"), accounts.Options{DialContext: p.dial})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -192,11 +193,13 @@ func TestAProxyThatPlaysTheEndpointGetsNothing(t *testing.T) {
 	address := w.secure(name)
 	var stolen bytes.Buffer
 	var mu sync.Mutex
-	impostor := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	impostor := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		_ = r.Write(&stolen)
 	}))
+	impostor.Config.ErrorLog = log.New(io.Discard, "", 0) // nobody trusts it, which is what is wanted
+	impostor.StartTLS()
 	t.Cleanup(impostor.Close)
 	proxy := newSpy(t, impostor.Listener.Addr().String())
 	_, port, _ := net.SplitHostPort(address)

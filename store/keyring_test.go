@@ -39,9 +39,14 @@ func inSecretService(t *testing.T, name string) {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
 	cmd.Env = append(service.Env, child+"="+strconv.Itoa(service.PID))
 	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+name) {
-		t.Errorf("child: %v", err)
+		t.Fatalf("child: %v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if _, logged, found := strings.Cut(line, "_test.go:"); found {
+			_, figure, _ := strings.Cut(strings.TrimSpace(logged), ": ")
+			t.Log(figure)
+		}
 	}
 }
 

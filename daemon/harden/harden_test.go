@@ -32,10 +32,8 @@ func child(t *testing.T, dir string, env ...string) {
 	cmd.Env = append(os.Environ(), role+"="+dir)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
