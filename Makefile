@@ -1,9 +1,14 @@
 # Two commands to begin with: `make demo` shows everything working on this
 # machine, `make test` proves it. Both need Go and nothing else.
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# What is built says the release that it belongs to, and the commit: twelve digits,
+# for git's own choice depends on what else is in the clone. Sources unpacked within
+# another repository are not of its commit.
+VERSION := $(shell cat VERSION)
+COMMIT  := $(if $(wildcard .git),$(shell git rev-parse --short=12 HEAD 2>/dev/null)$(if $(shell git --no-optional-locks status --porcelain 2>/dev/null),-dirty))
 BIN     ?= bin
-GOFLAGS_SHIP = -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+STAMP   = bloq-agent/cmd/internal/version
+GOFLAGS_SHIP = -trimpath -buildvcs=false -ldflags '-s -w -X $(STAMP).number=$(VERSION) -X $(STAMP).commit=$(COMMIT)'
 PROGRAMS = bloq-agent bloq-token bloq-sandbox
 # Names of the helper that tools look for, or call without words.
 LINKS = git-credential-bloq docker-credential-bloq cargo-credential-bloq terraform-credentials-bloq bloq-token-pnpm bloq-token-bazel
@@ -90,13 +95,19 @@ install: build
 	umask 022 && $(BIN)/bloq-agent completion zsh >$(DESTDIR)$(ZSHDIR)/_bloq-agent
 	umask 022 && $(BIN)/bloq-agent completion fish >$(SHARE)/fish/vendor_completions.d/bloq-agent.fish
 	install -m 644 packaging/config.toml packaging/credentials.conf $(SHARE)/doc/bloq-agent/examples
+	gzip -9nc CHANGELOG.md >$(SHARE)/doc/bloq-agent/changelog.gz && chmod 644 $(SHARE)/doc/bloq-agent/changelog.gz
 
 # A .deb and an .rpm in dist. The same commit makes the same bytes: what is in
-# them is as old as the commit. A version that is no tag's sorts below all tags.
+# them is as old as the commit. A clean commit with the tag of VERSION is that
+# release. Any other is a snapshot, with its date: of what comes before the release,
+# 0.1.0~gitDATE.COMMIT, which dpkg and rpm both sort below 0.1.0; or of what comes
+# after it, while VERSION is not raised, 0.1.0+gitDATE.COMMIT, which both sort above.
 DIST ?= dist
+RELEASE = $(if $(findstring -dirty,$(COMMIT)),,$(filter v$(VERSION),$(shell git tag --points-at HEAD 2>/dev/null)))
+SIDE    = $(if $(shell git merge-base --is-ancestor v$(VERSION) HEAD 2>/dev/null && echo after),+,~)
+SNAPSHOT = $(SIDE)git$(shell date -u -d @$(SOURCE_DATE_EPOCH) +%Y%m%d%H%M%S).$(or $(subst -,.,$(COMMIT)),unknown)
 packages: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-packages: export PACKAGE_VERSION ?= $(shell git describe --tags --exact-match --dirty 2>/dev/null | sed 's/^v//' | grep . || \
-	echo "0~$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y%m%d%H%M%S).$$(git rev-parse --short HEAD 2>/dev/null || echo none)")
+packages: export PACKAGE_VERSION ?= $(VERSION)$(if $(RELEASE),,$(SNAPSHOT))
 packages: export PACKAGE_ARCH ?= $(shell go env GOARCH)
 packages:
 	./packaging/build $(DIST)

@@ -108,7 +108,7 @@ func TestInstall(t *testing.T) {
 	}
 	w.mustSh(script)
 	for _, name := range append([]string{"bloq-token"}, links...) {
-		if got := w.mustSh("~/.local/bin/" + name + " --version"); got != "bloq-token dev\n" {
+		if got := w.mustSh("~/.local/bin/" + name + " --version"); !strings.HasPrefix(got, "bloq-token "+release(t)+" (") {
 			t.Errorf("%s --version: %q", name, got)
 		}
 	}

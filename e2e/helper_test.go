@@ -35,7 +35,7 @@ func TestTheHelperIsSmallAndLinksNoNet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := []string{"os", "syscall", "errors", "bloq-agent/ipc", "bloq-agent/ipc/client"}
+	allowed := []string{"os", "syscall", "errors", "bloq-agent/ipc", "bloq-agent/ipc/client", "bloq-agent/cmd/internal/version"}
 	for _, i := range strings.Fields(string(out)) {
 		if !slices.Contains(allowed, i) {
 			t.Errorf("bloq-token imports %s", i)
@@ -57,7 +57,9 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/daemon/dialect":   {"bloq-agent/ipc"},
 		"bloq-agent/daemon/sink":      {"bloq-agent/daemon/harden"},
 		"bloq-agent/daemon/harden":    {},
-		"bloq-agent/cmd/bloq-sandbox": {"bloq-agent/accounts/sandbox", "bloq-agent/accounts"},
+		"bloq-agent/cmd/bloq-sandbox": {
+			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
+		},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		if err != nil {

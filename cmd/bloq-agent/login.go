@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
+	"bloq-agent/cmd/internal/built"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
 
@@ -104,7 +105,7 @@ func (l link) accounts(e accounts.Endpoints) (*accounts.Client, error) {
 	if err != nil {
 		return nil, fail(ipc.ExitUnavailable, "bloq-agent config check", "%v", err)
 	}
-	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + version, RootCAs: config.Roots()})
+	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + built.Version(), RootCAs: config.Roots()})
 }
 
 func loginCommand() *cobra.Command {

@@ -7,13 +7,11 @@ import (
 	"os"
 	"strings"
 
+	"bloq-agent/cmd/internal/built"
 	"bloq-agent/ipc"
 
 	"github.com/spf13/cobra"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 func main() {
 	os.Exit(run(os.Args[1:]))
@@ -29,6 +27,7 @@ func run(args []string) int {
 }
 
 func rootCommand() *cobra.Command {
+	var asked bool
 	root := &cobra.Command{
 		Use:   "bloq-agent",
 		Short: "keeps Bloq access tokens fresh and hands them to programs that ask",
@@ -39,10 +38,14 @@ that asks.`,
 		SilenceErrors: true, // report prints them
 		SilenceUsage:  true,
 		Args:          noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: runner(func(cmd *cobra.Command, _ []string) error {
+			if asked {
+				return printVersion()
+			}
 			return cmd.Help()
-		},
+		}),
 	}
+	root.Flags().BoolVar(&asked, "version", false, "print the version")
 	root.CompletionOptions.DisableDefaultCmd = true // ours has the shells that we test
 	root.PersistentFlags().String("socket", "", "the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -79,9 +82,13 @@ func versionCommand() *cobra.Command {
 		Short: "print the version",
 		Args:  noArgs,
 		RunE: runner(func(_ *cobra.Command, _ []string) error {
-			return printf("bloq-agent %s\n", version)
+			return printVersion()
 		}),
 	}
+}
+
+func printVersion() error {
+	return printf("bloq-agent %s\n", built.Version())
 }
 
 func completionCommand() *cobra.Command {

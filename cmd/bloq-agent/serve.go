@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"bloq-agent/cmd/internal/built"
 	"bloq-agent/daemon"
 	"bloq-agent/daemon/harden"
 	"bloq-agent/ipc"
@@ -43,7 +44,7 @@ func serveCommand() *cobra.Command {
 			if hardened != nil {
 				log.Warn().Err(hardened).Msg("the process is open to other programs; going on")
 			}
-			options := daemon.Options{Version: version, Store: storeName, Log: log, LogLevel: level}
+			options := daemon.Options{Version: built.Version(), Store: storeName, Log: log, LogLevel: level}
 			if err := places(cmd, config, &options); err != nil {
 				return err
 			}

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"bloq-agent/cmd/internal/built"
 )
 
 const usage = `usage: bloq-sandbox COMMAND [flags]
 
-  serve   run the sandbox in the foreground; prints its URLs as one JSON line
-  demo    show the agent at work: sandbox, daemon and helper as real processes
+  serve    run the sandbox in the foreground; prints its URLs as one JSON line
+  demo     show the agent at work: sandbox, daemon and helper as real processes
+  version  print the version
 
 bloq-sandbox COMMAND --help lists a command's flags
 `
@@ -36,6 +39,9 @@ func run(args []string) error {
 		return serve(args[1:])
 	case "demo":
 		return demo(args[1:])
+	case "version", "--version":
+		_, err := fmt.Println("bloq-sandbox", built.Version())
+		return err
 	case "help", "-h", "--help":
 		return printUsage()
 	}

@@ -8,6 +8,7 @@ import (
 )
 
 const usage = `usage: bloq-token [flags] [FORM [WORDS…]]
+       bloq-token version
 
 Prints the current Bloq access token. FORM is one of:
   token     the token itself (the default)
@@ -88,6 +89,9 @@ func parse(argv []string, getenv func(string) string) (options, error) {
 	}
 	switch {
 	case o.dialect != "":
+	case len(args) == 1 && args[0] == "version":
+		o.version = true
+		return o, nil
 	case len(args) > 0:
 		o.dialect, args = args[0], args[1:]
 	default:

@@ -13,12 +13,10 @@ import (
 	"errors"
 	"os"
 
+	"bloq-agent/cmd/internal/version"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/client"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 func main() {
 	os.Exit(run(os.Args))
@@ -37,7 +35,7 @@ func run(argv []string) int {
 	case o.help:
 		return write(os.Stdout, []byte(usage))
 	case o.version:
-		return write(os.Stdout, []byte("bloq-token "+version+"\n"))
+		return write(os.Stdout, []byte("bloq-token "+version.String()+"\n"))
 	}
 	socket, err := client.Locate(o.socket)
 	if err != nil {

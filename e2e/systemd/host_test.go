@@ -320,7 +320,7 @@ func build(t *testing.T, version string) (deb, rpm string) {
 	defer builds.Unlock()
 	dir := filepath.Join(scratch, version)
 	if _, err := os.Stat(dir); err != nil {
-		make := exec.Command("make", "-s", "-C", "../..", "packages", "DIST="+dir, "PACKAGE_VERSION="+version)
+		make := exec.Command("make", "-s", "-C", "../..", "packages", "DIST="+dir, "VERSION="+version, "PACKAGE_VERSION="+version)
 		if out, err := make.CombinedOutput(); err != nil {
 			t.Fatalf("make packages: %v\n%s", err, out)
 		}

@@ -41,7 +41,7 @@ func TestThePackagesAreReproducible(t *testing.T) {
 	elsewhere := filepath.Join(t.TempDir(), "sources")
 	run(t, "cp", "-r", "../..", elsewhere) // with today's dates
 	make := exec.Command("unshare", "--uts", "sh", "-c", `hostname elsewhere && exec "$@"`, "sh",
-		"make", "-s", "-C", elsewhere, "packages", "DIST="+elsewhere+"/dist", "PACKAGE_VERSION=1.0.0")
+		"make", "-s", "-C", elsewhere, "packages", "DIST="+elsewhere+"/dist", "VERSION=1.0.0", "PACKAGE_VERSION=1.0.0")
 	make.Env = append(os.Environ(), "TZ=Pacific/Auckland", "LC_ALL=C")
 	if out, err := make.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

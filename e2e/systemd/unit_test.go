@@ -84,7 +84,7 @@ func TestRestartsAndAnUpgradeUnderLoad(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	u.end(l, "upgrade, user unit")
 	s.end(ls, "upgrade, system unit")
-	if got := h.must("alice", "bloq-agent", "status", "--json"); !strings.Contains(got, `"1.0.1"`) {
+	if got := h.must("alice", "bloq-agent", "status", "--json"); !strings.Contains(got, `"1.0.1 (`) {
 		t.Errorf("not the new version: %s", got)
 	}
 }
