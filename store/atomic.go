@@ -9,7 +9,7 @@ import (
 	"bloq-agent/store/failpoint"
 )
 
-// tempPattern is os.CreateTemp's, for files that a rename is to put in place.
+// tempPattern is CreateTemp's, for files that a rename is to put in place.
 const tempPattern = ".bloq-*.tmp"
 
 // WriteFile replaces the file at path as a whole: after a crash at any moment
@@ -18,7 +18,7 @@ const tempPattern = ".bloq-*.tmp"
 // mode is 0600.
 func WriteFile(path string, data []byte) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, tempPattern) // O_EXCL, 0600
+	f, err := disk.CreateTemp(dir, tempPattern) // O_EXCL, 0600
 	if err != nil {
 		return err
 	}
@@ -26,32 +26,25 @@ func WriteFile(path string, data []byte) error {
 		{"write", func() error { _, err := f.Write(data); return err }},
 		{"sync", f.Sync},
 		{"close", f.Close},
-		{"rename", func() error { return os.Rename(f.Name(), path) }},
+		{"rename", func() error { return disk.Rename(f.Name(), path) }},
 		{"directory sync", func() error { return syncDir(dir) }},
 	})
 	if err != nil {
-		_ = f.Close()           // it may be already
-		_ = os.Remove(f.Name()) // after the rename there is no such file
+		_ = f.Close()             // it may be already
+		_ = disk.Remove(f.Name()) // after the rename there is no such file
 	}
 	return err
 }
 
-// A step of a durable write can fail, and a crash can follow it.
+// A step of a durable write; a crash can follow it.
 type step struct {
 	name string
 	do   func() error
 }
 
-// diskError is the tests' seam: a disk that fails at a step.
-var diskError = func(step string) error { return nil }
-
 func inOrder(steps []step) error {
 	for _, s := range steps {
-		err := diskError(s.name)
-		if err == nil {
-			err = s.do()
-		}
-		if err != nil {
+		if err := s.do(); err != nil {
 			return err
 		}
 		failpoint.Hit("file " + s.name)
@@ -61,7 +54,7 @@ func inOrder(steps []step) error {
 
 // syncDir makes a rename in dir durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := disk.OpenFile(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -76,11 +69,11 @@ func syncDir(dir string) error {
 
 // removeTemps clears what a crash left in dir.
 func removeTemps(dir string) {
-	list, err := filepath.Glob(filepath.Join(dir, tempPattern))
+	list, err := disk.Glob(filepath.Join(dir, tempPattern))
 	if err != nil {
 		return
 	}
 	for _, path := range list {
-		_ = os.Remove(path) // if it cannot be removed it is only litter
+		_ = disk.Remove(path) // if it cannot be removed it is only litter
 	}
 }

@@ -37,7 +37,7 @@ const credentialPrefix = "bloq-agent."
 func CredentialProfiles(dir string) []string {
 	var names []string
 	for _, kind := range []string{".refresh-token", ".client-secret"} {
-		list, err := filepath.Glob(filepath.Join(dir, credentialPrefix+"*"+kind))
+		list, err := disk.Glob(filepath.Join(dir, credentialPrefix+"*"+kind))
 		if dir == "" || err != nil {
 			continue
 		}

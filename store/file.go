@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -112,7 +111,7 @@ func putAside(path string) error {
 	for n := 2; exists(to); n++ {
 		to = fmt.Sprintf("%s.damaged-%d", path, n)
 	}
-	return os.Rename(path, to)
+	return disk.Rename(path, to)
 }
 
 // Delete removes the item's file.
@@ -122,7 +121,7 @@ func (f *File) Delete(ctx context.Context, id string) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err := os.Remove(f.path(id))
+	err := disk.Remove(f.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -86,7 +85,7 @@ func (k *Key) Describe() string {
 func (k *Key) file(name string) string { return filepath.Join(k.dir, name) }
 
 func exists(path string) bool {
-	_, err := os.Lstat(path)
+	_, err := disk.Lstat(path)
 	return err == nil
 }
 
@@ -139,7 +138,7 @@ func (k *Key) make() error {
 	if k.Source() != "" {
 		return nil // somebody else was quicker
 	}
-	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+	if err := disk.MkdirAll(k.dir, 0o700); err != nil {
 		return err
 	}
 	if err := checkOwn(k.dir, fs.ModeDir); err != nil {
@@ -230,7 +229,7 @@ func (k *Key) dropBare(i *age.X25519Identity) error {
 	if err != nil || bare.String() != i.String() {
 		return nil
 	}
-	if err := os.Remove(k.file(bareKeyFile)); err != nil {
+	if err := disk.Remove(k.file(bareKeyFile)); err != nil {
 		return err
 	}
 	return syncDir(k.dir)

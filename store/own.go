@@ -26,7 +26,7 @@ func (e *ModeError) Error() string {
 // else. What is looked at is what is read: the checks are on the open file.
 func readOwn(path string) ([]byte, error) {
 	// Without O_NONBLOCK a FIFO would hold us until somebody writes.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := disk.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, fmt.Errorf("%s is a symbolic link", path)
 	}
@@ -54,7 +54,7 @@ func readOwn(path string) ([]byte, error) {
 // and mode, but a regular one, so that a FIFO or a device holds nobody up. A
 // symbolic link is followed to one.
 func ReadRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := disk.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func ReadRegular(path string) ([]byte, error) {
 	return readAtMost(f, path)
 }
 
-func readAtMost(f *os.File, path string) ([]byte, error) {
+func readAtMost(f io.Reader, path string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,8 +61,8 @@ var ErrInUse = errors.New("another bloq-agent uses this state directory")
 // by several goroutines of one process.
 type Profiles struct {
 	path string
-	lock *os.File // held until Close
-	note string   // what was mended when it was opened; "" if nothing
+	lock io.Closer // held until Close
+	note string    // what was mended when it was opened; "" if nothing
 
 	mu   sync.Mutex
 	list []Profile // sorted by name
@@ -76,13 +77,13 @@ type profilesWire struct {
 // nobody else can open it: the error is ErrInUse then. A file that cannot be
 // read is an error and stays as it is.
 func OpenProfiles(dir string) (*Profiles, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := disk.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := checkOwn(dir, fs.ModeDir); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir)
+	lock, err := disk.Lock(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -92,22 +93,6 @@ func OpenProfiles(dir string) (*Profiles, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
-}
-
-// lockDir holds the directory itself, so that there is no lock file to remove.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = ErrInUse
-		}
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	return f, nil
 }
 
 // Close lets another process open the directory.
@@ -122,7 +107,7 @@ func (p *Profiles) read() error {
 		return err
 	}
 	p.closeToOthers()
-	data, err := os.ReadFile(p.path)
+	data, err := ReadRegular(p.path)
 	if err != nil {
 		return err
 	}
@@ -135,12 +120,12 @@ func (p *Profiles) read() error {
 // closeToOthers takes from others what the file's mode gives them. It holds no
 // secret, so a disk that cannot be written is no reason to stop.
 func (p *Profiles) closeToOthers() {
-	fi, err := os.Lstat(p.path)
+	fi, err := disk.Lstat(p.path)
 	if err != nil || fi.Mode().Perm()&0o077 == 0 {
 		return
 	}
 	p.note = fmt.Sprintf("%s was open to others, mode %04o; it is 0600 now", p.path, fi.Mode().Perm())
-	if err := os.Chmod(p.path, 0o600); err != nil {
+	if err := disk.Chmod(p.path, 0o600); err != nil {
 		p.note = fmt.Sprintf("%s is open to others, mode %04o, and stays so: %v", p.path, fi.Mode().Perm(), err)
 	}
 }
@@ -150,7 +135,7 @@ func (p *Profiles) Note() string { return p.note }
 
 // checkOwn wants path to be of the type, ours, and writable by nobody else.
 func checkOwn(path string, want fs.FileMode) error {
-	fi, err := os.Lstat(path)
+	fi, err := disk.Lstat(path)
 	if err != nil {
 		return err
 	}
