@@ -166,21 +166,37 @@ func parseProfiles(data []byte) ([]Profile, error) {
 	if w.Version != profilesVersion {
 		return nil, fmt.Errorf("version %d is not known here", w.Version)
 	}
-	seen := map[string]bool{}
-	for _, p := range w.Profiles {
-		switch {
-		case !validName(p.Name):
-			return nil, fmt.Errorf("no profile can be called %q", p.Name)
-		case seen[p.Name]:
-			return nil, fmt.Errorf("profile %q is there twice", p.Name)
-		}
-		seen[p.Name] = true
-		if err := checkID(p.ID); err != nil {
-			return nil, fmt.Errorf("profile %q: %w", p.Name, err)
+	for i, p := range w.Profiles {
+		if err := checkProfile(p, w.Profiles[:i]); err != nil {
+			return nil, err
 		}
 	}
 	slices.SortFunc(w.Profiles, byName)
 	return w.Profiles, nil
+}
+
+// checkProfile reports what keeps p from standing beside others. Two of one id
+// would share an item: who logs out of one of them logs out of both, and each
+// spends the other's refresh token.
+func checkProfile(p Profile, others []Profile) error {
+	if !validName(p.Name) {
+		return fmt.Errorf("no profile can be called %.80q", p.Name)
+	}
+	if err := checkID(p.ID); err != nil {
+		return fmt.Errorf("profile %q: %w", p.Name, err)
+	}
+	if strings.HasPrefix(p.ID, probePrefix) {
+		return fmt.Errorf("profile %q: %q is no profile id", p.Name, p.ID) // a probe deletes its item
+	}
+	for _, o := range others {
+		switch {
+		case o.Name == p.Name:
+			return fmt.Errorf("profile %q is there twice", p.Name)
+		case o.ID == p.ID:
+			return fmt.Errorf("profiles %q and %q have the same id, so they would share one login; take one of them out of the file", o.Name, p.Name)
+		}
+	}
+	return nil
 }
 
 func byName(a, b Profile) int { return strings.Compare(a.Name, b.Name) }
@@ -213,45 +229,44 @@ func (p *Profiles) Lookup(name string) (Profile, bool) {
 // change is on the disk; else nothing has changed here, and the disk has the one
 // or the other.
 func (p *Profiles) Put(profile Profile) error {
-	if !validName(profile.Name) {
-		return fmt.Errorf("no profile can be called %q", profile.Name)
-	}
-	if err := checkID(profile.ID); err != nil {
-		return err
-	}
-	return p.change(func(list []Profile) []Profile {
+	return p.change(func(list []Profile) ([]Profile, error) {
 		i, found := slices.BinarySearchFunc(list, profile, byName)
 		if found {
-			list[i] = profile
-			return list
+			list = slices.Delete(list, i, i+1)
 		}
-		return slices.Insert(list, i, profile)
+		if err := checkProfile(profile, list); err != nil {
+			return nil, err
+		}
+		return slices.Insert(list, i, profile), nil
 	})
 }
 
 // SetRefreshExpiry records when a rotated refresh token ends.
 func (p *Profiles) SetRefreshExpiry(name string, at time.Time) error {
-	return p.change(func(list []Profile) []Profile {
+	return p.change(func(list []Profile) ([]Profile, error) {
 		for i := range list {
 			if list[i].Name == name {
 				list[i].RefreshExpiry = at
 			}
 		}
-		return list
+		return list, nil
 	})
 }
 
 // Remove drops the profile called name, if there is one.
 func (p *Profiles) Remove(name string) error {
-	return p.change(func(list []Profile) []Profile {
-		return slices.DeleteFunc(list, func(x Profile) bool { return x.Name == name })
+	return p.change(func(list []Profile) ([]Profile, error) {
+		return slices.DeleteFunc(list, func(x Profile) bool { return x.Name == name }), nil
 	})
 }
 
-func (p *Profiles) change(f func([]Profile) []Profile) error {
+func (p *Profiles) change(f func([]Profile) ([]Profile, error)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := f(slices.Clone(p.list))
+	list, err := f(slices.Clone(p.list))
+	if err != nil {
+		return err
+	}
 	data, err := json.MarshalIndent(profilesWire{Version: profilesVersion, Profiles: list}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding profiles: %w", err)

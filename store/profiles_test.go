@@ -119,7 +119,12 @@ func TestBadProfilesAreRefusedAndLeftAlone(t *testing.T) {
 		`{"version":1,"profiles":[{"name":"a","id":"` + id + `","colour":"red"}]}`,
 		`{"version":1,"profiles":[{"name":"../a","id":"` + id + `"}]}`,
 		`{"version":1,"profiles":[{"name":"a","id":"short"}]}`,
-		`{"version":1,"profiles":[{"name":"a","id":"` + id + `"},{"name":"a","id":"` + id + `"}]}`,
+		`{"version":1,"profiles":[{"name":"A","id":"` + id + `"}]}`,
+		`{"version":1,"profiles":[{"name":"","id":"` + id + `"}]}`,
+		`{"version":1,"profiles":[null]}`,
+		`{"version":1,"profiles":[{"name":"a"}]}`,
+		`{"version":1,"profiles":[{"name":"a","id":"` + strings.ToUpper(id) + `"}]}`,
+		`{"version":1,"profiles":[{"name":"a","id":"probe-` + id + `"}]}`,
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, profilesFile)
@@ -167,6 +172,62 @@ func TestFilesThatAreNotOursToTrust(t *testing.T) {
 		if _, err := OpenProfiles(dir); err == nil {
 			t.Errorf("%s: taken", name)
 		}
+	}
+}
+
+// Two records of one id would share a login, two of one name the place in which
+// it is looked up. Neither is read, and neither is written.
+func TestNoTwoProfilesShareAnIDOrAName(t *testing.T) {
+	one, other := NewID(), NewID()
+	for _, tt := range []struct{ name, id, want string }{
+		{"b", one, `profiles "a" and "b" have the same id, so they would share one login; take one of them out of the file`},
+		{"a", other, `profile "a" is there twice`},
+		{"a", one, `profile "a" is there twice`},
+	} {
+		dir := filepath.Join(t.TempDir(), "state")
+		do(t, os.Mkdir(dir, 0o700))
+		path := filepath.Join(dir, profilesFile)
+		content := fmt.Sprintf(`{"version":1,"profiles":[{"name":"a","id":"%s"},{"name":"x","id":"%s"},{"name":"%s","id":"%s"}]}`, one, NewID(), tt.name, tt.id)
+		do(t, os.WriteFile(path, []byte(content), 0o600))
+		if _, err := OpenProfiles(dir); err == nil || err.Error() != path+": "+tt.want {
+			t.Errorf("%v", err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != content {
+			t.Errorf("it was changed to %q (%v)", b, err)
+		}
+	}
+	p, err := OpenProfiles(filepath.Join(t.TempDir(), "state"))
+	do(t, err)
+	do(t, p.Put(Profile{Name: "a", ID: one}))
+	do(t, p.Put(Profile{Name: "a", ID: one, ClientID: "again"}))
+	do(t, p.Put(Profile{Name: "a", ID: other}))
+	if err := p.Put(Profile{Name: "b", ID: other}); err == nil || len(p.List()) != 1 {
+		t.Errorf("a second profile of the same id was put beside it: %v", p.List())
+	}
+	if p.Put(Profile{Name: "b", ID: probePrefix + NewID()}) == nil {
+		t.Error("a probe's id was taken for a profile's")
+	}
+}
+
+// Run as root, or after a move to another machine, the directory or the file can
+// be somebody else's, whatever its mode.
+func TestTheStateIsOursAlone(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to give a file away: sudo go test ./store")
+	}
+	for _, name := range []string{".", profilesFile} {
+		dir := filepath.Join(t.TempDir(), "state")
+		do(t, os.Mkdir(dir, 0o700))
+		do(t, os.WriteFile(filepath.Join(dir, profilesFile), []byte(`{"version":1,"profiles":[]}`), 0o600))
+		path := filepath.Join(dir, name)
+		do(t, os.Chown(path, 65534, -1))
+		if _, err := OpenProfiles(dir); err == nil || err.Error() != path+" belongs to another user" {
+			t.Errorf("%s of another user: %v", name, err)
+		}
+		do(t, os.Chown(path, 0, -1))
+		p, err := OpenProfiles(dir)
+		do(t, err)
+		do(t, p.Close())
 	}
 }
 
@@ -239,16 +300,19 @@ func TestProfilesTakeManyWriters(t *testing.T) {
 
 func FuzzParseProfilesTakesOnlyWhatCanBePutBack(f *testing.F) {
 	f.Add([]byte(`{"version":1,"profiles":[{"name":"a","id":"00112233445566778899aabbccddeeff"}]}`))
+	f.Add([]byte(`{"version":1,"profiles":[{"name":"a","id":"00112233445566778899aabbccddeeff"},{"name":"b","id":"00112233445566778899aabbccddeeff"}]}`))
 	f.Add([]byte(`{"version":1,"profiles":[]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := parseProfiles(b)
 		if err != nil {
 			return
 		}
+		ids := map[string]bool{}
 		for _, x := range list {
-			if !validName(x.Name) || checkID(x.ID) != nil {
+			if !validName(x.Name) || checkID(x.ID) != nil || ids[x.ID] {
 				t.Fatalf("took %+v", x)
 			}
+			ids[x.ID] = true
 		}
 	})
 }
