@@ -114,6 +114,42 @@ func TestARefusalReadsTheStoreOnceMore(t *testing.T) {
 	})
 }
 
+// What lies in the store for another origin is not sent to ours: neither before
+// a refresh nor after a refusal.
+func TestATokenOfAnotherOriginIsNotSpent(t *testing.T) {
+	for _, tt := range []struct {
+		origin string
+		refuse bool // the first refresh is, so that the store is read once more
+		spent  bool
+	}{
+		{"https://elsewhere.example", false, false},
+		{"https://elsewhere.example", true, false},
+		{"", false, true}, // a credential, which belongs to what is configured
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			rig := newRig(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+			b := rig.broken(t)
+			ours := rig.log.copyItem()
+			item := rig.log.copyItem()
+			item.Origin, item.RefreshToken = tt.origin, store.NewSecret(rig.mint(t))
+			do(t, b.Store.Save(t.Context(), rig.log.id, item))
+			if tt.refuse {
+				do(t, rig.api.AddFault(sandbox.Fault{
+					Route: "POST /auth/token", Grant: "refreshToken", Kind: "status", Status: 400, Body: `{"error":"invalid_grant"}`, Times: 1,
+				}))
+			}
+			_, _ = rig.r.Refresh(t.Context())
+			if got := rig.log.copyItem().Origin; got != ours.Origin {
+				t.Errorf("the login's origin has become %q", got)
+			}
+			// What was spent is refused now: the endpoint rotates strictly.
+			if _, err := rig.log.client.Refresh(t.Context(), item.RefreshToken.Reveal()); (err != nil) != tt.spent {
+				t.Errorf("%+v: the store's token was sent, or not: %v", tt, err)
+			}
+		})
+	}
+}
+
 // A store that cannot be written holds a refresh back only where the endpoint
 // rotates, and then only until 5 minutes before the token's end.
 func TestAFullDiskHoldsARefreshBack(t *testing.T) {

@@ -99,6 +99,50 @@ func TestOnlyTheServersUserIsHeard(t *testing.T) {
 	}
 }
 
+// A connection that is closed while something lies in it unread is reset
+// (unix(7)); one of which all was read just ends. So the peer can tell.
+func TestAnotherUserIsClosedUnheard(t *testing.T) {
+	if path := os.Getenv(withSocket); path != "" {
+		c, err := net.Dial("unix", path)
+		do(t, err)
+		_, err = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+		do(t, err)
+		fmt.Println("written")
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) || len(b) > 0 {
+			t.Errorf("the server has read it: %q, %v", b, err)
+		}
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become another user: sudo go test ./ipc/server")
+	}
+	path := filepath.Join(shortDir(t), "s")
+	l, err := Listen(path)
+	do(t, err)
+	do(t, os.Chmod(path, 0o666))
+	do(t, os.Chmod(filepath.Dir(path), 0o755))
+	other := childAs(readableSelf(t), asOther, "dial", path)
+	other.Args[1] = "-test.run=^TestAnotherUserIsClosedUnheard$"
+	out, err := other.StdoutPipe()
+	do(t, err)
+	do(t, other.Start())
+	said := bufio.NewScanner(out)
+	if !said.Scan() || said.Text() != "written" {
+		t.Errorf("the other says %q", said.Text())
+	}
+	// It waits to be accepted until now, so that what it wrote is there.
+	s := New(l, http.NotFoundHandler(), Hooks{})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve() }()
+	rest, _ := io.ReadAll(out)
+	if err := other.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, rest)
+	}
+	do(t, s.Close())
+	do(t, <-done)
+}
+
 func serveAsChild(t *testing.T) {
 	t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
 	l, _, err := Activated()

@@ -61,6 +61,47 @@ func TestListenRefusesADirectoryThatIsNotOurs(t *testing.T) {
 	}
 }
 
+// Whoever can rename the socket's directory away can put another in its place.
+func TestListenRefusesAParentThatOthersRule(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		mode    os.FileMode
+		owner   int
+		refused string
+	}{
+		{"ours", 0o700, -1, ""},
+		{"open to all", 0o777, -1, "can be written by others"},
+		{"open to a group", 0o770, -1, "can be written by others"},
+		{"open and sticky", 0o777 | os.ModeSticky, -1, ""},
+		{"another user's", 0o755, 65534, "belongs to another user"},
+		{"another user's and sticky", 0o777 | os.ModeSticky, 65534, "belongs to another user"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.owner >= 0 && os.Getuid() != 0 {
+				t.Skip("needs root to give a directory away: sudo go test ./ipc/server")
+			}
+			parent := filepath.Join(shortDir(t), "parent")
+			dir := filepath.Join(parent, "dir")
+			do(t, os.MkdirAll(dir, 0o700))
+			do(t, os.Chmod(parent, tt.mode))
+			do(t, os.Chown(parent, tt.owner, -1))
+			l, err := Listen(filepath.Join(dir, "s"))
+			if tt.refused == "" {
+				do(t, err)
+				do(t, l.Close())
+				return
+			}
+			var e *DirError
+			if !errors.As(err, &e) || e.Dir != parent || e.Reason != tt.refused {
+				t.Errorf("%v", err)
+			}
+			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+				t.Errorf("something was made there: %v", entries)
+			}
+		})
+	}
+}
+
 func TestListenKnowsTheLongestPath(t *testing.T) {
 	dir := shortDir(t)
 	name := strings.Repeat("x", ipc.MaxPath-len(dir)-1)
@@ -88,6 +129,28 @@ func TestALiveDaemonIsNeverDisplaced(t *testing.T) {
 	if _, err := Listen(other); !errors.Is(err, ErrInUse) {
 		t.Errorf("a foreign listener: %v", err)
 	}
+}
+
+// Of two that start at the same moment each finds the other's socket stale, for a
+// moment. The lock decides.
+func TestWhoHoldsTheLockHasTheSocket(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	do(t, err)
+	stale.SetUnlinkOnClose(false)
+	do(t, stale.Close())
+	lock, err := takeLock(path + ".lock")
+	do(t, err)
+	if _, err := Listen(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("beside one that has the lock and has not bound yet: %v", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("what the other is about to replace was removed: %v", err)
+	}
+	do(t, lock.Close())
+	l, err := Listen(path)
+	do(t, err)
+	do(t, l.Close())
 }
 
 // A daemon that is so busy that its backlog is full refuses connections too,
