@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"bloq-agent/daemon/dialect"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/ipc"
+	"bloq-agent/store/trusted"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -100,7 +100,7 @@ var passwdHome = func() string {
 // not there is no mistake; the error of one that is wrong names every mistake,
 // each as FILE:LINE: text.
 func LoadConfig(path string) (Config, []byte, error) {
-	data, err := os.ReadFile(path)
+	data, err := trusted.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, nil, nil
 	}
@@ -180,7 +180,7 @@ type mistakes struct {
 
 type mistake struct {
 	line int // from 1; 0 if unknown
-	text string
+	err  error
 }
 
 // decode reports false if the file is no TOML, for then nothing else can be
@@ -197,7 +197,7 @@ func (m *mistakes) decode(data []byte) (f file, ok bool) {
 	case errors.As(err, &unknown):
 		for _, e := range unknown.Errors {
 			row, _ := e.Position()
-			m.list = append(m.list, mistake{row, fmt.Sprintf("unknown key %q", strings.Join(e.Key(), "."))})
+			m.list = append(m.list, mistake{row, fmt.Errorf("unknown key %q", strings.Join(e.Key(), "."))})
 		}
 		return f, true
 	case errors.As(err, &bad):
@@ -206,9 +206,9 @@ func (m *mistakes) decode(data []byte) (f file, ok bool) {
 		if strings.Contains(text, "cannot decode") { // it names types of Go
 			text = strings.Join(bad.Key(), ".") + ": must be a table"
 		}
-		m.list = append(m.list, mistake{row, text})
+		m.list = append(m.list, mistake{row, errors.New(text)})
 	default:
-		m.list = append(m.list, mistake{0, err.Error()})
+		m.list = append(m.list, mistake{0, err})
 	}
 	return f, false
 }
@@ -291,9 +291,9 @@ func (m *mistakes) roots(path string) (*x509.CertPool, []byte) {
 		m.add("", "tls_ca_file", "must be an absolute path")
 		return nil, nil
 	}
-	pem, err := os.ReadFile(path)
+	pem, err := trusted.ReadFile(path)
 	if err != nil {
-		m.add("", "tls_ca_file", err.Error())
+		m.list = append(m.list, mistake{m.lineOf("", "tls_ca_file"), fmt.Errorf("tls_ca_file: %w", err)})
 		return nil, nil
 	}
 	pool, err := x509.SystemCertPool()
@@ -310,7 +310,7 @@ func (m *mistakes) add(table, key, text string) {
 	if key != "" {
 		text = key + ": " + text
 	}
-	m.list = append(m.list, mistake{m.lineOf(table, key), text})
+	m.list = append(m.list, mistake{m.lineOf(table, key), errors.New(text)})
 }
 
 // lineOf finds a key by looking, since the decoder keeps no positions of what
@@ -362,10 +362,10 @@ func (m *mistakes) err() error {
 	errs := make([]error, 0, len(m.list))
 	for _, x := range m.list {
 		if x.line == 0 {
-			errs = append(errs, fmt.Errorf("%s: %s", m.path, x.text))
+			errs = append(errs, fmt.Errorf("%s: %w", m.path, x.err))
 			continue
 		}
-		errs = append(errs, fmt.Errorf("%s:%d: %s", m.path, x.line, x.text))
+		errs = append(errs, fmt.Errorf("%s:%d: %w", m.path, x.line, x.err))
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 
 	"bloq-agent/daemon/harden"
 	"bloq-agent/ipc"
+	"bloq-agent/store/trusted"
 )
 
 // A confinement is where the process can write from some moment on.
@@ -59,7 +60,7 @@ func (d *Daemon) writable() []string {
 		}
 	}
 	var written []sinkRecord // by a daemon before this one
-	if data, err := os.ReadFile(filepath.Join(d.options.StateDir, sinksFile)); err == nil {
+	if data, err := trusted.ReadFile(filepath.Join(d.options.StateDir, sinksFile)); err == nil {
 		_ = json.Unmarshal(data, &written) // sinks says if it cannot be read
 	}
 	for _, r := range written {

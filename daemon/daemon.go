@@ -150,6 +150,8 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 			notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
 		case <-changed:
 			d.reloadChanged()
+		case <-d.recheck():
+			d.reloadMended()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 )
 
 // An intent is the path of a file that is there while a refresh token is being
@@ -37,7 +38,7 @@ func (i intent) done() {
 
 // lost reports whether the mark is there, and since when.
 func (i intent) lost() (since string, is bool) {
-	b, err := os.ReadFile(string(i))
+	b, err := trusted.ReadFile(string(i))
 	if i == "" || err != nil {
 		return "", false
 	}

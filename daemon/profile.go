@@ -12,6 +12,7 @@ import (
 	"bloq-agent/ipc"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 )
 
 // loadGap is how long after a store failed it is asked again for a request.
@@ -325,32 +326,19 @@ func (p *profile) problem(err error) *ipc.Problem {
 	return &ipc.Problem{Code: ipc.CodeUnavailable, Detail: detail, Hint: "bloq-agent status"}
 }
 
-// shellQuote is s as a word for the shell, plain if it can be.
-func shellQuote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./@%+,:"
-	if strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
 // storeProblem translates why a login cannot be had from its store. The time
 // is zero if asking again has no point before something changes.
 func (p *profile) storeProblem(err error) (*ipc.Problem, time.Time) {
 	now := time.Now()
 	var unavailable *store.Unavailable
 	var origin *originError
-	var mode *store.ModeError
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return p.needsLogin("needs login: its secrets are not in the store any more"), now
 	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrOtherKey):
 		return p.needsLogin("needs login: " + err.Error()), now
-	case errors.As(err, &mode):
-		return &ipc.Problem{
-			Code: ipc.CodeConfiguration, Detail: p.name + ": " + err.Error(),
-			Hint: "chmod 600 " + shellQuote(mode.Path),
-		}, now
+	case trusted.Mend(err) != "":
+		return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: p.name + ": " + err.Error(), Hint: trusted.Mend(err)}, now
 	case errors.As(err, &origin):
 		return &ipc.Problem{
 			Code: ipc.CodeConfiguration, Detail: p.name + ": " + err.Error(),

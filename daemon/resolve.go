@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"bloq-agent/ipc"
+	"bloq-agent/store/trusted"
 )
 
 // asks is resolve for the request that w answers.
@@ -19,12 +20,21 @@ func (d *Daemon) asks(w http.ResponseWriter, name string) (*profile, *ipc.Proble
 	return p, problem
 }
 
+// notTaken is the answer while there is no configuration in force.
+func notTaken(err error) *ipc.Problem {
+	first, more, _ := strings.Cut(err.Error(), "\n")
+	hint := trusted.Mend(err)
+	if hint == "" || more != "" {
+		hint = "bloq-agent config check"
+	}
+	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: first, Hint: hint}
+}
+
 // resolve finds the profile that a request means: the named one, else the only
 // one there is, else "default".
 func (d *Daemon) resolve(name string) (*profile, *ipc.Problem) {
 	if c := d.config.Load(); c.loaded.IsZero() {
-		first, _, _ := strings.Cut(c.err.Error(), "\n")
-		return nil, &ipc.Problem{Code: ipc.CodeConfiguration, Detail: first, Hint: "bloq-agent config check"}
+		return nil, notTaken(c.err)
 	}
 	names := d.names()
 	if name == "" {

@@ -18,6 +18,7 @@ import (
 	"bloq-agent/daemon/sink"
 	"bloq-agent/ipc"
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 )
 
 // sinksFile in the state directory says which files are ours to remove, over
@@ -388,7 +389,7 @@ func (s *sinks) recordPath() string { return filepath.Join(s.d.options.StateDir,
 // readRecord takes over what a daemon before us has written. Without a record
 // those files are not ours to remove, and only to replace.
 func (s *sinks) readRecord() {
-	data, err := os.ReadFile(s.recordPath())
+	data, err := trusted.ReadFile(s.recordPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"bloq-agent/store/trusted"
+
 	"github.com/fsnotify/fsnotify"
 )
 
@@ -96,12 +98,35 @@ func (w *watcher) move() {
 // reloadChanged is reload for a hint of the file system, which also comes when
 // nothing of ours has changed, or half of it.
 func (d *Daemon) reloadChanged() {
-	data, err := os.ReadFile(d.options.ConfigPath)
+	data, err := trusted.ReadFile(d.options.ConfigPath)
 	if err == nil && len(data) == 0 {
 		return // truncated, and about to be written
 	}
 	if bytes.Equal(data, d.lastRead) && (err == nil || os.IsNotExist(err)) {
 		return // some other file of the directory
+	}
+	d.reload()
+}
+
+// recheckPause is for a configuration that is refused. The command that mends it
+// may change a directory that the watcher does not see.
+const recheckPause = 5 * time.Second
+
+// recheck fires when a refused configuration should be looked at again, and never
+// if it is not refused.
+func (d *Daemon) recheck() <-chan time.Time {
+	var refused *trusted.Error
+	if !errors.As(d.config.Load().err, &refused) {
+		return nil
+	}
+	return time.After(recheckPause)
+}
+
+// reloadMended is reload, unless what is wrong is what was wrong before.
+func (d *Daemon) reloadMended() {
+	_, _, err := LoadConfig(d.options.ConfigPath)
+	if before := d.config.Load().err; err != nil && before != nil && err.Error() == before.Error() {
+		return
 	}
 	d.reload()
 }

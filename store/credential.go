@@ -130,7 +130,7 @@ func missing(err error) error {
 
 func (c *Credential) file(kind string) ([]byte, error) {
 	path := filepath.Join(c.dir, credentialPrefix+c.profile+"."+kind)
-	b, err := ReadRegular(path)
+	b, err := disk.Read(path)
 	if err != nil {
 		return nil, err
 	}

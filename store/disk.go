@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"bloq-agent/store/trusted"
 )
 
 // A Disk is all that this package asks of a file system: it opens no file and
@@ -16,6 +18,10 @@ import (
 // package os, and are called as they come: none of them does more than one thing.
 type Disk interface {
 	OpenFile(path string, flag int, mode fs.FileMode) (DiskFile, error)
+	// Read reads a file that no other user can have written, ReadOwn one that is
+	// closed to them too; see package trusted.
+	Read(path string) ([]byte, error)
+	ReadOwn(path string) ([]byte, error)
 	CreateTemp(dir, pattern string) (DiskFile, error)
 	MkdirAll(path string, mode fs.FileMode) error
 	Rename(from, to string) error
@@ -43,6 +49,9 @@ type system struct{}
 func (system) OpenFile(path string, flag int, mode fs.FileMode) (DiskFile, error) {
 	return os.OpenFile(path, flag, mode)
 }
+
+func (system) Read(path string) ([]byte, error)    { return trusted.ReadFile(path) }
+func (system) ReadOwn(path string) ([]byte, error) { return trusted.ReadOwn(path) }
 
 func (system) CreateTemp(dir, pattern string) (DiskFile, error) { return os.CreateTemp(dir, pattern) }
 func (system) MkdirAll(path string, mode fs.FileMode) error     { return os.MkdirAll(path, mode) }

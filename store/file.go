@@ -42,7 +42,7 @@ func (f *File) Load(ctx context.Context, id string) (Item, error) {
 	if err := usable(ctx, id); err != nil {
 		return Item{}, err
 	}
-	sealed, err := readOwn(f.path(id))
+	sealed, err := disk.ReadOwn(f.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Item{}, ErrNotFound
 	}
@@ -86,7 +86,7 @@ func (f *File) Save(ctx context.Context, id string, item Item) error {
 // only copy of something: it is put aside.
 func (f *File) makeWay(id string) error {
 	path := f.path(id)
-	sealed, err := readOwn(path)
+	sealed, err := disk.ReadOwn(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

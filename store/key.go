@@ -110,7 +110,7 @@ func (k *Key) identity() (*age.X25519Identity, error) {
 // recipient is the public half. A bare key is made if there is none at all.
 func (k *Key) recipient() (*age.X25519Recipient, error) {
 	if k.Source() == "passphrase" {
-		b, err := readOwn(k.file(recipientFile))
+		b, err := disk.ReadOwn(k.file(recipientFile))
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +155,7 @@ func (k *Key) make() error {
 // root or by us as its version has it.
 func (k *Key) fromCredential() (*age.X25519Identity, error) {
 	path := filepath.Join(k.credentials, credentialKeyFile)
-	b, err := ReadRegular(path)
+	b, err := disk.Read(path)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (k *Key) fromCredential() (*age.X25519Identity, error) {
 }
 
 func parseIdentityFile(path string) (*age.X25519Identity, error) {
-	b, err := readOwn(path)
+	b, err := disk.ReadOwn(path)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func (k *Key) Unlock(passphrase []byte) error {
 }
 
 func (k *Key) unlockLocked(passphrase []byte) error {
-	sealed, err := readOwn(k.file(sealedKeyFile))
+	sealed, err := disk.ReadOwn(k.file(sealedKeyFile))
 	if err != nil {
 		return err
 	}

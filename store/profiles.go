@@ -99,18 +99,18 @@ func OpenProfiles(dir string) (*Profiles, error) {
 func (p *Profiles) Close() error { return p.lock.Close() }
 
 func (p *Profiles) read() error {
-	err := checkOwn(p.path, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	own := checkOwn(p.path, 0)
+	if errors.Is(own, fs.ErrNotExist) {
 		return nil
+	}
+	data, err := disk.Read(p.path) // its refusals name what to type
+	if err == nil {
+		err = own // which allows neither a link nor a group
 	}
 	if err != nil {
 		return err
 	}
 	p.closeToOthers()
-	data, err := ReadRegular(p.path)
-	if err != nil {
-		return err
-	}
 	if p.list, err = parseProfiles(data); err != nil {
 		return fmt.Errorf("%s: %w", p.path, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
-	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 
 	"github.com/spf13/cobra"
 )
@@ -99,7 +99,7 @@ func bclPath(getenv func(string) string) (string, error) {
 
 func readBCL(path string) (bclFile, error) {
 	var f bclFile
-	b, err := store.ReadRegular(path)
+	b, err := trusted.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, fail(ipc.ExitUsage, "bloq-agent login", "bcl has left nothing: %s is not there", path)
 	}

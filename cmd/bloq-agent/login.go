@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"bloq-agent/cmd/internal/built"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
+	"bloq-agent/store/trusted"
 
 	"github.com/spf13/cobra"
 )
@@ -103,7 +105,7 @@ func (l link) accounts(e accounts.Endpoints) (*accounts.Client, error) {
 	}
 	config, _, err := daemon.LoadConfig(s.Config.Path)
 	if err != nil {
-		return nil, fail(ipc.ExitUnavailable, "bloq-agent config check", "%v", err)
+		return nil, fail(ipc.ExitUnavailable, cmp.Or(trusted.Mend(err), "bloq-agent config check"), "%v", err)
 	}
 	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + built.Version(), RootCAs: config.Roots()})
 }

@@ -7,6 +7,7 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/daemon"
 	"bloq-agent/ipc"
+	"bloq-agent/store/trusted"
 
 	"github.com/spf13/cobra"
 )
@@ -194,7 +195,7 @@ func configCommand() *cobra.Command {
 				_, data, err := daemon.LoadConfig(path)
 				switch {
 				case err != nil:
-					return fail(ipc.ExitUnavailable, "", "%v", err)
+					return fail(ipc.ExitUnavailable, trusted.Mend(err), "%v", err)
 				case data == nil:
 					return printf("%s: not there; the defaults hold\n", path)
 				}

@@ -12,6 +12,7 @@ import (
 
 	"bloq-agent/ipc"
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -46,7 +47,7 @@ func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []strin
 		case err == nil:
 			return nil
 		case !errors.As(err, &known):
-			return &failure{code: ipc.ExitInternal, text: err.Error()}
+			return &failure{code: ipc.ExitInternal, text: err.Error(), hint: trusted.Mend(err)}
 		}
 		before, _, found := strings.Cut(known.hint, store.HintFile)
 		if found && cmd.Flags().Lookup("store") != nil { // the same login, not just any

@@ -8,15 +8,17 @@
 // or root.
 //
 // A group may write if this user is its only member: see ownGroup.
+//
+// On Linux the walk to a file goes one component at a time through open
+// directories, so that what was checked is what is opened.
 package trusted
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 )
 
 // maxSize bounds what ReadFile reads.
@@ -26,14 +28,14 @@ const maxSize = 1 << 20
 type Error struct {
 	File   string // that was to be read
 	Path   string // what is wrong: File, or a directory or link on the way to it
-	Reason string // "is writable by other users"
+	Reason string // "can be written by others"
 	Mend   string // a command for the shell; "" if there is none
 }
 
 func (e *Error) Error() string {
 	text := e.Path + " " + e.Reason
 	if e.Path != e.File {
-		text = fmt.Sprintf("%s: %s, on the way to it, %s", e.File, e.Path, e.Reason)
+		text = e.File + ": " + text
 	}
 	if e.Mend != "" {
 		text += " (" + e.Mend + ")"
@@ -60,138 +62,37 @@ func ReadFile(path string) ([]byte, error) {
 	return b, nil
 }
 
+// Mend is the command that mends err, or "".
+func Mend(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Mend
+	}
+	return ""
+}
+
+// ReadOwn is ReadFile for secrets: the file must be ours and not root's, no
+// symbolic link, and closed to everybody else.
+func ReadOwn(path string) ([]byte, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if e := nodeOf(path, fi).private(); e != nil {
+		return nil, e
+	}
+	return ReadFile(path) // which finds the same file, if nobody else writes on the way
+}
+
 // Open opens a file for reading, if it is to be trusted. The file that was
 // checked is the one that is open.
-func Open(path string) (*os.File, error) { return open(path) }
+func Open(path string) (*os.File, error) {
+	if path == "" {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	return open(path)
+}
 
 // CheckParents checks each directory on the way to path, links followed, and
 // nothing of what lies at path itself.
 func CheckParents(path string) error { return checkParents(path) }
-
-// A node is what the rules look at.
-type node struct {
-	path     string
-	mode     fs.FileMode
-	uid, gid uint32
-	// listed reports whether an access control list may name further writers.
-	// The mode shows those as rights of the group.
-	listed func() bool
-}
-
-// owned reports whether n belongs to us or root.
-func (n node) owned() bool { return n.uid == 0 || int(n.uid) == os.Getuid() }
-
-// othersWrite is the classes that may write n besides us and root: "", "g", "o",
-// or "go".
-func (n node) othersWrite() string {
-	who := ""
-	if n.mode&0o020 != 0 && (!ownGroup(n.gid) || n.listed()) {
-		who = "g"
-	}
-	if n.mode&0o002 != 0 {
-		who += "o"
-	}
-	return who
-}
-
-// fault is what the rules have against n, for a person who wants to read file.
-func (n node) fault(file string) *Error {
-	e := &Error{File: file, Path: n.path}
-	who := n.othersWrite()
-	switch {
-	case !n.owned():
-		e.Reason, e.Mend = "belongs to "+userName(n.uid), n.chown()
-	case who == "g":
-		e.Reason = "is writable by its group"
-	case who != "":
-		e.Reason = "is writable by other users"
-	default:
-		return nil
-	}
-	if who != "" {
-		e.Mend = and(e.Mend, n.chmod(who+"-w"))
-	}
-	return e
-}
-
-// enterable is what the rules have against d as the directory that entry was
-// found in.
-func (d node) enterable(file string, entry node, readOnly func() bool) *Error {
-	e := d.fault(file)
-	if e == nil || readOnly() {
-		return nil
-	}
-	if !d.owned() || d.mode&fs.ModeSticky == 0 {
-		return e
-	}
-	if entry.owned() {
-		return nil
-	}
-	return &Error{File: file, Path: entry.path, Reason: "belongs to " + userName(entry.uid), Mend: entry.chown()}
-}
-
-// readable is what the rules have against n as the file to read.
-func (n node) readable(file string) *Error {
-	if !n.mode.IsRegular() {
-		return &Error{File: file, Path: n.path, Reason: "is not a regular file"}
-	}
-	return n.fault(file)
-}
-
-// denied is the answer to a file whose mode keeps us from reading it.
-func (n node) denied(file string) *Error {
-	e := &Error{File: file, Path: n.path, Reason: "is not readable for " + userName(uint32(os.Getuid()))}
-	if int(n.uid) != os.Getuid() {
-		e.Mend = n.chown()
-	}
-	if n.mode&0o400 == 0 {
-		e.Mend = and(e.Mend, n.chmod("u+r"))
-	}
-	return e
-}
-
-func (n node) chown() string {
-	command := "chown "
-	if os.Getuid() != 0 {
-		command = "sudo chown "
-	}
-	if n.mode&fs.ModeSymlink != 0 {
-		command += "-h "
-	}
-	return command + accountName(uint32(os.Getuid())) + " " + shellWord(n.path)
-}
-
-func (n node) chmod(change string) string {
-	command := "chmod "
-	if n.uid == 0 && os.Getuid() != 0 {
-		command = "sudo chmod "
-	}
-	return command + change + " " + shellWord(n.path)
-}
-
-func and(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a + " && " + b
-}
-
-// userName names a user for people.
-func userName(uid uint32) string {
-	name := accountName(uid)
-	if name == strconv.Itoa(int(uid)) {
-		return "uid " + name
-	}
-	return name
-}
-
-// shellWord quotes s for a shell and a terminal.
-func shellWord(s string) string {
-	plain := func(c rune) bool {
-		return c > ' ' && c < 0x7f && !strings.ContainsRune("\"'`$&*()[]{}<>|;?!~#\\", c)
-	}
-	if strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}

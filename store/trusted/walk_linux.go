@@ -38,7 +38,7 @@ func open(path string) (*os.File, error) {
 	fd, err := openat(w.dir, filepath.Base(last.path), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY)
 	switch {
 	case err == nil:
-	case !last.mode.IsRegular():
+	case !last.is(unix.S_IFREG):
 		return nil, last.readable(path)
 	case errors.Is(err, unix.EACCES):
 		return nil, last.denied(path)
@@ -145,6 +145,9 @@ func (w *walk) step(name string, last bool) (target string, entry node, err erro
 	if errors.Is(err, unix.ENOTDIR) {
 		fd, err = openat(w.dir, name, unix.O_PATH|unix.O_NOFOLLOW)
 	}
+	if errors.Is(err, unix.EACCES) {
+		return "", node{}, w.at.closed(w.file)
+	}
 	if err != nil {
 		return "", node{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -156,13 +159,13 @@ func (w *walk) step(name string, last bool) (target string, entry node, err erro
 		w.refused = e
 	}
 	switch {
-	case entry.mode&fs.ModeSymlink != 0:
+	case entry.is(unix.S_IFLNK):
 		defer func() { _ = unix.Close(fd) }()
 		target, err = w.readLink(fd, path)
 		return target, entry, err
 	case last:
 		return "", entry, unix.Close(fd)
-	case !entry.mode.IsDir():
+	case !entry.is(unix.S_IFDIR):
 		_ = unix.Close(fd)
 		return "", node{}, &fs.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
 	}
@@ -212,20 +215,7 @@ func look(fd int, path string) (node, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return node{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	mode := fs.FileMode(st.Mode & 0o777)
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-	case unix.S_IFDIR:
-		mode |= fs.ModeDir
-	case unix.S_IFLNK:
-		mode |= fs.ModeSymlink
-	default:
-		mode |= fs.ModeIrregular
-	}
-	if st.Mode&unix.S_ISVTX != 0 {
-		mode |= fs.ModeSticky
-	}
-	return node{path: path, mode: mode, uid: st.Uid, gid: st.Gid, listed: func() bool { return hasACL(fd) }}, nil
+	return node{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, listed: func() bool { return hasACL(fd) }}, nil
 }
 
 // hasACL goes by /proc, because a descriptor of O_PATH has no attributes. Where

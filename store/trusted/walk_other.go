@@ -78,11 +78,3 @@ func checkEntry(file, path, dir string) error {
 	}
 	return nil
 }
-
-func nodeOf(path string, fi fs.FileInfo) node {
-	n := node{path: path, mode: fi.Mode(), uid: ^uint32(0), gid: ^uint32(0), listed: func() bool { return false }}
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		n.uid, n.gid = st.Uid, st.Gid
-	}
-	return n
-}

@@ -1,0 +1,175 @@
+package trusted
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// A node is what the rules look at.
+type node struct {
+	path     string
+	mode     uint32 // of stat(2)
+	uid, gid uint32
+	// listed reports whether an access control list may name further writers.
+	// The mode shows those as rights of the group.
+	listed func() bool
+}
+
+func nodeOf(path string, fi fs.FileInfo) node {
+	st := fi.Sys().(*syscall.Stat_t)
+	return node{path: path, mode: uint32(st.Mode), uid: st.Uid, gid: st.Gid, listed: func() bool { return false }}
+}
+
+func (n node) is(kind uint32) bool { return n.mode&syscall.S_IFMT == kind }
+
+func oursOrRoots(uid uint32) bool { return uid == 0 || int(uid) == os.Getuid() }
+
+func (n node) goodOwner() bool {
+	return oursOrRoots(n.uid) || n.is(syscall.S_IFDIR) && maybeRoot(n.uid)
+}
+
+// othersWrite is the classes that may write n besides us and root: "", "g", "o",
+// or "go".
+func (n node) othersWrite() string {
+	who := ""
+	if n.mode&0o020 != 0 && (!ownGroup(n.gid) || n.listed()) {
+		who = "g"
+	}
+	if n.mode&0o002 != 0 {
+		who += "o"
+	}
+	return who
+}
+
+// fault is what the rules have against n, for a person who wants to read file.
+func (n node) fault(file string) *Error {
+	e := &Error{File: file, Path: n.path}
+	who := n.othersWrite()
+	switch {
+	case !n.goodOwner():
+		e = n.foreign(file)
+	case who == "g":
+		e.Reason = "can be written by its group"
+	case who != "":
+		e.Reason = "can be written by others"
+	default:
+		return nil
+	}
+	if who != "" {
+		e.Mend = and(e.Mend, n.chmod(who+"-w"))
+	}
+	return e
+}
+
+func (n node) foreign(file string) *Error {
+	return &Error{File: file, Path: n.path, Reason: "belongs to another user, " + accountName(n.uid), Mend: n.chown()}
+}
+
+// enterable is what the rules have against d as the directory that entry was
+// found in.
+func (d node) enterable(file string, entry node, readOnly func() bool) *Error {
+	e := d.fault(file)
+	switch {
+	case e == nil, readOnly():
+		return nil
+	case !d.goodOwner(), d.mode&syscall.S_ISVTX == 0:
+		return e // its owner can replace what is in it, sticky or not
+	case !oursOrRoots(entry.uid):
+		return entry.foreign(file)
+	}
+	return nil
+}
+
+// readable is what the rules have against n as the file to read.
+func (n node) readable(file string) *Error {
+	if !n.is(syscall.S_IFREG) {
+		return &Error{File: file, Path: n.path, Reason: "is not a regular file"}
+	}
+	return n.fault(file)
+}
+
+// private is what stands against n as a secret of ours.
+func (n node) private() *Error {
+	e := &Error{File: n.path, Path: n.path}
+	others := n.mode & 0o077
+	switch {
+	case n.is(syscall.S_IFLNK):
+		e.Reason = "is a symbolic link"
+		return e
+	case !n.is(syscall.S_IFREG):
+		e.Reason = "is not a regular file"
+		return e
+	case int(n.uid) != os.Getuid():
+		e = n.foreign(n.path)
+	case others != 0:
+		e.Reason = fmt.Sprintf("is open to others, mode %04o", n.mode&0o777)
+	default:
+		return nil
+	}
+	if others != 0 {
+		e.Mend = and(e.Mend, n.chmod("600"))
+	}
+	return e
+}
+
+// denied is the answer to a file whose mode keeps us from reading it.
+func (n node) denied(file string) *Error {
+	e := &Error{File: file, Path: n.path, Reason: "cannot be read: permission denied"}
+	if int(n.uid) != os.Getuid() {
+		e.Mend = n.chown()
+	}
+	if n.mode&0o400 == 0 {
+		e.Mend = and(e.Mend, n.chmod("u+r"))
+	}
+	return e
+}
+
+// closed is the answer to a directory whose mode keeps us from going on. One of
+// another user may be so on purpose.
+func (d node) closed(file string) *Error {
+	e := &Error{File: file, Path: d.path, Reason: "cannot be entered: permission denied"}
+	if int(d.uid) == os.Getuid() {
+		e.Mend = d.chmod("u+rx")
+	}
+	return e
+}
+
+func (n node) chown() string {
+	command := "chown "
+	if n.is(syscall.S_IFLNK) {
+		command += "-h "
+	}
+	return sudo(false) + command + accountName(uint32(os.Getuid())) + " " + shellWord(n.path)
+}
+
+// chmod comes after a chown, if there is one.
+func (n node) chmod(change string) string {
+	return sudo(n.uid != 0) + "chmod " + change + " " + shellWord(n.path)
+}
+
+// sudo is for what an ordinary user may not do.
+func sudo(allowed bool) string {
+	if allowed || os.Getuid() == 0 {
+		return ""
+	}
+	return "sudo "
+}
+
+func and(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + " && " + b
+}
+
+// shellWord quotes s for a shell.
+func shellWord(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./@%+,:="
+	if strings.Trim(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
