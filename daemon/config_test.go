@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -163,6 +164,26 @@ func TestXDGPathsWithoutAHome(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What is wrong with a certificate's file is told as any other mistake, and what
+// mends it can still be found.
+func TestACertificateThatOthersCouldHaveWritten(t *testing.T) {
+	pem := filepath.Join(t.TempDir(), "ca.pem")
+	do(t, os.WriteFile(pem, nil, 0o600))
+	do(t, os.Chmod(pem, 0o646))
+	text := fmt.Sprintf("store = \"file\"\ntls_ca_file = %q\n", pem)
+	_, err := ParseConfig("c.toml", []byte(text))
+	if want := fmt.Sprintf("c.toml:2: tls_ca_file: %s can be written by others (chmod o-w %s)", pem, pem); err == nil || err.Error() != want {
+		t.Fatalf("got  %v\nwant %s", err, want)
+	}
+	if p := notTaken(err); p.Hint != "chmod o-w "+pem || p.Detail != err.Error() {
+		t.Errorf("%+v", p)
+	}
+	_, err = ParseConfig("c.toml", []byte(text+"log_level = 7\n"))
+	if p := notTaken(err); p.Hint != "bloq-agent config check" || strings.Contains(p.Detail, "\n") {
+		t.Errorf("of two mistakes the hint mends one: %+v", p)
 	}
 }
 

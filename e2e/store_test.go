@@ -350,6 +350,9 @@ func TestImportBCL(t *testing.T) {
 		return b
 	}
 	b := write()
+	must(t, os.Chmod(path, 0o646))
+	w.wants(w.run("", "bloq-agent", "import", "bcl"), 1, path+" can be written by others", "hint: chmod o-w "+path+"\n")
+	must(t, os.Chmod(path, 0o644))
 	if r := w.must("", "bloq-agent", "import", "bcl", "--dry-run"); !strings.Contains(r.stdout, "profile staging") || strings.Contains(r.stdout+r.stderr, refresh) {
 		t.Errorf("%+v", r)
 	}

@@ -366,12 +366,13 @@ func TestCredential(t *testing.T) {
 // hold the daemon up, or fill its memory.
 func TestCredentialsThatAreNoFiles(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
-		"FIFO":            func(p string) error { return syscall.Mkfifo(p, 0o600) },
-		"link to a FIFO":  func(p string) error { return errors.Join(syscall.Mkfifo(p+".fifo", 0o600), os.Symlink(p+".fifo", p)) },
-		"directory":       func(p string) error { return os.Mkdir(p, 0o700) },
-		"endless device":  func(p string) error { return os.Symlink("/dev/zero", p) },
-		"link to itself":  func(p string) error { return os.Symlink(p, p) },
-		"longer than 1 M": func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 1<<20+1), 0o600) },
+		"FIFO":             func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"link to a FIFO":   func(p string) error { return errors.Join(syscall.Mkfifo(p+".fifo", 0o600), os.Symlink(p+".fifo", p)) },
+		"directory":        func(p string) error { return os.Mkdir(p, 0o700) },
+		"endless device":   func(p string) error { return os.Symlink("/dev/zero", p) },
+		"link to itself":   func(p string) error { return os.Symlink(p, p) },
+		"others' to write": func(p string) error { return errors.Join(os.WriteFile(p, []byte("token"), 0o600), os.Chmod(p, 0o602)) },
+		"longer than 1 M":  func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 1<<20+1), 0o600) },
 	} {
 		h := newHome(t)
 		do(t, make(filepath.Join(h.credentials, "bloq-agent.work.refresh-token")))
