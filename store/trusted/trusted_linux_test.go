@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"bloq-agent/store/trusted"
 )
@@ -188,6 +189,26 @@ func setACL(path string) error {
 	return syscall.Setxattr(path, "system.posix_acl_access", []byte(acl), 0)
 }
 
+// Nobody writes into the FIFO.
+func TestAFIFOHoldsNobodyUp(t *testing.T) {
+	p := newPlace(t)
+	must(t, os.Remove(p.file))
+	must(t, syscall.Mkfifo(p.file, 0o600))
+	answer := make(chan error, 1)
+	go func() {
+		_, err := trusted.ReadFile(p.file)
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		if want := p.file + " is not a regular file"; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it hangs")
+	}
+}
+
 // A command is typed as it stands, whatever the path.
 func TestTheCommandIsQuoted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "it's $HOME; `x`")
@@ -286,6 +307,10 @@ func TestASecretIsOursAndClosed(t *testing.T) {
 	must(t, os.Chown(p.file, stranger, 0))
 	if _, err := trusted.ReadOwn(p.file); err == nil || trusted.Mend(err) != "chown root "+p.file {
 		t.Errorf("another user's: %v", err)
+	}
+	must(t, os.Chmod(p.file, 0o640))
+	if _, err := trusted.ReadOwn(p.file); err == nil || trusted.Mend(err) != "chown root "+p.file+" && chmod 600 "+p.file {
+		t.Errorf("another user's, and open: %v", err)
 	}
 	p = newPlace(t)
 	must(t, link(p))
