@@ -33,7 +33,10 @@ var cargo = Dialect{
 		if !ok {
 			return Question{}, cargoOther("the arguments in cargo's configuration may be --profile NAME, and nothing else")
 		}
-		url := strings.TrimPrefix(strings.TrimPrefix(r.Registry.IndexURL, "sparse+"), "registry+")
+		url := r.Registry.IndexURL
+		if kind, rest, found := strings.Cut(url, "+"); found && (kind == "sparse" || kind == "registry") {
+			url = rest
+		}
 		return Question{Target: ParseTarget(url), Profile: profile}, nil
 	},
 	render: func(_ Question, t Token) []byte {

@@ -1,7 +1,6 @@
 package dialect
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 
@@ -18,7 +17,7 @@ var docker = Dialect{
 		}
 		switch call.Args[0] {
 		case "get":
-			server := string(bytes.TrimSpace(call.Stdin))
+			server := strings.TrimRight(string(call.Stdin), "\r\n")
 			if server == "" {
 				return Question{}, dockerError("no credentials server URL")
 			}

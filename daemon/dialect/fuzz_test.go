@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,8 +34,11 @@ func asked(f *testing.F, name string, check func(t *testing.T, call ipc.Call, a 
 			if bytes.Contains(a.Stderr, sample().Value) {
 				t.Error("a token on stderr")
 			}
-			if bytes.ContainsAny(a.Stderr, "\x00\x1b\x7f") {
+			if !oneKindOfEnd(a.Stderr) {
 				t.Errorf("what a tool sent goes to the terminal as it is: %q", a.Stderr)
+			}
+			if !oneKindOfEnd(a.Stdout) {
+				t.Errorf("a control character of the request is in the answer: %q", a.Stdout)
 			}
 			if a.Exit < 0 || a.Exit > 125 {
 				t.Errorf("exit %d", a.Exit)
@@ -58,6 +62,12 @@ func FuzzGitAnswersGit(f *testing.F) {
 		out, ok := parseGit(a.Stdout)
 		if !ok || len(a.Stdout) > 0 && a.Stdout[len(a.Stdout)-1] != '\n' {
 			t.Errorf("%q", a.Stdout)
+		}
+		for key, values := range out {
+			known := []string{"capability[]", "authtype", "credential", "ephemeral", "username", "password", "password_expiry_utc", "quit"}
+			if !slices.Contains(known, key) || len(values) != 1 || bytes.Count(a.Stdout, []byte("\n")) != len(out) {
+				t.Errorf("a line of the request's making: %q", a.Stdout)
+			}
 		}
 		_, erased := parseGit(call.Stdin)
 		if len(out) > 0 && (!erased || len(call.Args) != 1 || call.Args[0] != "get") {

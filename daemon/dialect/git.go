@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"bloq-agent/ipc"
 )
@@ -24,6 +26,9 @@ var git = Dialect{
 		}
 		switch call.Args[0] {
 		case "get":
+			if !isText(in.one("username")) {
+				return Question{}, wrong("git: the user name holds a control character")
+			}
 			return in.question(), nil
 		case "erase":
 			// Only a hint: git 2.39 erases a token that it has never sent.
@@ -108,6 +113,12 @@ func (in gitInput) question() Question {
 		q.user = "oauth2" // any will do; this is the custom
 	}
 	return q
+}
+
+// isText reports whether s can be a value in an answer: git ends a line at a
+// newline, and other readers of its protocol at a carriage return too.
+func isText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // secret is what git says was refused; nil if it does not say.

@@ -20,15 +20,30 @@ type Target struct {
 // no sense.
 var nowhere = &Target{}
 
-// ParseTarget reads an absolute URL. It is strict, and gives nowhere back for
-// what browsers and libraries read in more than one way: a user before the host,
-// a trailing dot, letters that are not ASCII, addresses in odd forms.
+// ParseTarget reads an absolute URL. It is strict, and returns nowhere for what
+// browsers and libraries read in more than one way: a user before the host, a
+// query or a backslash right after it, a trailing dot, percent signs in it,
+// addresses in odd forms. Blanks, control characters and letters that are not
+// ASCII are refused anywhere, because some readers drop them before they look.
 func ParseTarget(raw string) *Target {
+	_, rest, _ := strings.Cut(raw, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	// net/url ends the host at a ? or a # too. Others end it at the / only.
 	u, err := url.Parse(raw)
-	if err != nil || u.User != nil || u.Opaque != "" {
+	if err != nil || u.Host != authority || !isPlain(raw) {
 		return nowhere
 	}
 	return target(u.Scheme, u.Host)
+}
+
+// isPlain reports whether s is visible ASCII without a backslash.
+func isPlain(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // target is of a scheme and a host with or without a port.
