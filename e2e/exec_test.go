@@ -243,8 +243,15 @@ func TestExecIsForTheHostsOfTheProfile(t *testing.T) {
 	w.start("--store", "memory")
 	w.login()
 	for preset, want := range map[string][]string{
-		"git": {"=http.https://127.0.0.1:4711/.extraHeader", "=http.https://x.bloq.example/.extraHeader", "=http.http://127.0.0.1:4711/.extraHeader", "GIT_CONFIG_COUNT=3"},
-		"npm": {"npm_config_//127.0.0.1:4711/:_authToken=eyJ", "npm_config_//x.bloq.example/:_authToken=eyJ"},
+		"git": {
+			"=http.https://127.0.0.1:4711/.extraHeader", "=http.https://x.bloq.example/.extraHeader", "=http.http://127.0.0.1:4711/.extraHeader",
+			"=http.https://127.0.0.1:4711/.followRedirects", "=http.https://x.bloq.example/.followRedirects", "=http.http://127.0.0.1:4711/.followRedirects",
+			"=http.http://127.0.0.1:4711/.proxy", "GIT_CONFIG_COUNT=7",
+		},
+		"npm": {
+			"npm_config_//127.0.0.1:4711/:_authToken=eyJ", "npm_config_//x.bloq.example/:_authToken=eyJ", "\nnpm_config_noproxy=127.0.0.1\n",
+			"NODE_OPTIONS=--import=data:text/javascript,",
+		},
 	} {
 		env := w.must("", "bloq-agent", "exec", "--env", preset, "--", "/usr/bin/env").stdout
 		for _, s := range want {
@@ -283,5 +290,14 @@ func TestExecForNpm(t *testing.T) {
 	view(srv.URL)
 	if seen := other.take(); len(seen) == 0 || slices.ContainsFunc(seen, func(s []string) bool { return len(s) > 0 }) {
 		t.Error("another registry got the token, or nothing at all")
+	}
+	// Another registry gets its own token. What node is to do besides stays, and an
+	// exec within an exec adds nothing to it.
+	w.env = append(w.env, "npm_config_//"+strings.TrimPrefix(srv.URL, "http://")+"/:_authToken=theirs", "NODE_OPTIONS=--no-warnings")
+	view(srv.URL)
+	other.wantOnly(t, "theirs")
+	options := w.must("", "bloq-agent", "exec", "--env", "npm", "--", filepath.Join(bin, "bloq-agent"), "exec", "--env", "npm", "--", "/usr/bin/printenv", "NODE_OPTIONS").stdout
+	if !strings.HasPrefix(options, "--no-warnings --import=data:") || strings.Count(options, "--import=") != 1 || strings.Contains(options, token) {
+		t.Errorf("%s", options)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"bloq-agent/ipc"
 )
 
-// gitServer serves the world's r.git, by git's own CGI program.
-func gitServer(t *testing.T, accept func(auth string) bool) *listener {
+// gitBackend is git's own CGI program, and has one repository: r.git.
+func gitBackend(t *testing.T) http.Handler {
 	t.Helper()
 	git, err := exec.LookPath("git")
 	if err != nil {
@@ -29,10 +29,16 @@ func gitServer(t *testing.T, accept func(auth string) bool) *listener {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	backend := &cgi.Handler{
+	return &cgi.Handler{
 		Path: git, Args: []string{"http-backend"}, Dir: root,
 		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	}
+}
+
+// gitServer serves the world's r.git.
+func gitServer(t *testing.T, accept func(auth string) bool) *listener {
+	t.Helper()
+	backend := gitBackend(t)
 	challenge := []string{`Bearer realm="bloq"`, `Basic realm="bloq"`}
 	l := listen(t, false, challenge, func(w http.ResponseWriter, r *http.Request) {
 		if !accept(r.Header.Get("Authorization")) {

@@ -2,14 +2,12 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -36,6 +34,12 @@ func execCommand() *cobra.Command {
               (GIT_CONFIG_COUNT and its like, after those that are there)
   --env npm   npm does, if it is the command itself: most shells drop a variable
               of such a name
+
+With --env git, git follows no redirect from these hosts, because it would send
+the token along. It fails with "The requested URL returned error: 302". Use the
+URL that the server redirects to. npm follows redirects, and a preload in
+NODE_OPTIONS (Node 18.19 or newer) takes the token out of its requests to other
+origins.
 
 The token is fixed for the command's life: one that runs for longer than the
 token is good for, an hour at most, is better off asking bloq-token each time, or
@@ -133,74 +137,4 @@ func (l link) accessToken(profile string, least time.Duration) (ipc.TokenAnswer,
 	}
 	err := l.get(ipc.RouteToken, q, &t)
 	return t, err
-}
-
-// environment is ours with the token in it.
-func (l link) environment(variable string, t ipc.TokenAnswer) ([]string, error) {
-	token := string(t.Token)
-	if variable != "git" && variable != "npm" {
-		return setVariable(os.Environ(), variable, token), nil
-	}
-	s, err := l.status(t.Profile)
-	if err != nil {
-		return nil, err
-	}
-	if len(s.Hosts) == 0 {
-		return nil, fail(ipc.ExitUsage, "bloq-agent exec --env NAME", "%s: its hosts name no server that %s could be told of", t.Profile, variable)
-	}
-	env := os.Environ()
-	for _, origin := range s.Hosts {
-		if variable == "npm" {
-			// npm takes the rest of the name literally if it begins with //.
-			_, host, _ := strings.Cut(origin, "://")
-			env = setVariable(env, "npm_config_//"+host+"/:_authToken", token)
-			continue
-		}
-		if env, err = gitEnvironment(env, "http."+origin+"/.extraHeader", "Authorization: Bearer "+token); err != nil {
-			return nil, err
-		}
-	}
-	return env, nil
-}
-
-// setVariable replaces name in env, or adds it.
-func setVariable(env []string, name, value string) []string {
-	out := make([]string, 0, len(env)+1)
-	for _, e := range env {
-		if !strings.HasPrefix(e, name+"=") {
-			out = append(out, e)
-		}
-	}
-	return append(out, name+"="+value)
-}
-
-// gitEnvironment adds a setting to those that GIT_CONFIG_COUNT announces, or
-// gives it another value: git would send two headers where exec runs in exec.
-func gitEnvironment(env []string, key, value string) ([]string, error) {
-	lookup := func(name string) string {
-		for _, e := range env {
-			if v, found := strings.CutPrefix(e, name+"="); found {
-				return v
-			}
-		}
-		return ""
-	}
-	count, at := 0, -1
-	if s := lookup("GIT_CONFIG_COUNT"); s != "" {
-		var err error
-		if count, err = strconv.Atoi(s); err != nil || count < 0 || count > 1000 {
-			return nil, fail(ipc.ExitUsage, "unset GIT_CONFIG_COUNT", "GIT_CONFIG_COUNT is %.100q, which git would not take", s)
-		}
-	}
-	for i := range count {
-		if lookup(fmt.Sprintf("GIT_CONFIG_KEY_%d", i)) == key {
-			at = i
-		}
-	}
-	if at < 0 {
-		at, count = count, count+1
-	}
-	env = setVariable(env, "GIT_CONFIG_COUNT", strconv.Itoa(count))
-	env = setVariable(env, fmt.Sprintf("GIT_CONFIG_KEY_%d", at), key)
-	return setVariable(env, fmt.Sprintf("GIT_CONFIG_VALUE_%d", at), value), nil
 }
