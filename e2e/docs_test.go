@@ -39,6 +39,9 @@ func TestTheSinkOfTheREADME(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d sinks in the README", n)
 	}
+	if _, prometheus, _ := strings.Cut(string(text), "# prometheus.yml\n"); !strings.Contains(strings.Split(prometheus, "```")[0], "    follow_redirects: false ") {
+		t.Error("the README has Prometheus follow redirects, with the token")
+	}
 }
 
 // The commands that PROTOCOL.md tells people to type work as they stand there.
