@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
@@ -151,9 +152,24 @@ func TestShellWord(t *testing.T) {
 	for s, want := range map[string]string{
 		"": "''", "a": "a", "/run/a-b_c.sock": "/run/a-b_c.sock", "a b": "'a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'", "ä": "'ä'", "~": "'~'",
 		"--user=a@b.example": "--user=a@b.example", "*": "'*'",
+		"/a\x1b[0m'\\": `$'/a\033[0m\047\134'`, "\u202eä": `$'\342\200\256\303\244'`, "\n": `$'\012'`,
 	} {
 		if got := ShellWord(s); got != want {
 			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// Octal is what bash makes the same bytes of.
+func TestAShellReadsAWordThatATerminalMustNot(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash")
+	}
+	for _, s := range []string{"\x1b]0;x\a", "a\nb", "it's\x1b\\", "\u202e\u0085\xff 7"} {
+		out, err := exec.Command(bash, "-c", "printf %s "+ShellWord(s)).Output()
+		if err != nil || string(out) != s {
+			t.Errorf("%q is read as %q, %v", s, out, err)
 		}
 	}
 }
