@@ -362,10 +362,21 @@ func (m *mistakes) err() error {
 	errs := make([]error, 0, len(m.list))
 	for _, x := range m.list {
 		if x.line == 0 {
-			errs = append(errs, fmt.Errorf("%s: %w", m.path, x.err))
+			errs = append(errs, &mistakeError{m.path, x.err})
 			continue
 		}
-		errs = append(errs, fmt.Errorf("%s:%d: %w", m.path, x.line, x.err))
+		errs = append(errs, &mistakeError{fmt.Sprintf("%s:%d", m.path, x.line), x.err})
 	}
 	return errors.Join(errs...)
 }
+
+// A mistakeError says where a mistake is. What the file says in it is shown
+// escaped.
+type mistakeError struct {
+	at  string
+	err error
+}
+
+func (e *mistakeError) Error() string { return ipc.Visible(e.at + ": " + e.err.Error()) }
+
+func (e *mistakeError) Unwrap() error { return e.err }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"bloq-agent/ipc"
+
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
 )
@@ -68,7 +70,7 @@ func journalEvent(p []byte) (string, map[string]string) {
 	if profile := fields["PROFILE"]; profile != "" && !strings.HasPrefix(message, profile+": ") {
 		message = profile + ": " + message
 	}
-	return message + cause, fields
+	return ipc.Visible(message + cause), fields
 }
 
 func plainJSON(raw json.RawMessage) string {

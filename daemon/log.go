@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
+
+	"bloq-agent/ipc"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
@@ -22,14 +25,40 @@ func NewLogger(f *os.File, format string) (zerolog.Logger, error) {
 			return zerolog.New(journalWriter{journal.Send}), nil
 		}
 		if !term.IsTerminal(int(f.Fd())) {
-			return zerolog.New(f).With().Timestamp().Logger(), nil
+			return jsonLogger(f), nil
 		}
 	case "json":
-		return zerolog.New(f).With().Timestamp().Logger(), nil
+		return jsonLogger(f), nil
 	case "console":
 	default:
 		return zerolog.Nop(), fmt.Errorf("%q: auto, json or console", format)
 	}
 	colour := term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
-	return zerolog.New(zerolog.ConsoleWriter{Out: f, TimeFormat: time.TimeOnly, NoColor: !colour}).With().Timestamp().Logger(), nil
+	return zerolog.New(zerolog.ConsoleWriter{
+		Out: f, TimeFormat: time.TimeOnly, NoColor: !colour,
+		// Strings in fields are quoted by the writer itself; messages and lists not.
+		FormatPrepare:    visibleMessage,
+		FormatFieldValue: func(v any) string { return ipc.Visible(fmt.Sprintf("%s", v)) },
+	}).With().Timestamp().Logger(), nil
+}
+
+func jsonLogger(f *os.File) zerolog.Logger {
+	return zerolog.New(visibleWriter{f}).With().Timestamp().Logger()
+}
+
+// A visibleWriter is for lines of JSON, which may be read on a terminal too.
+type visibleWriter struct{ w io.Writer }
+
+func (v visibleWriter) Write(p []byte) (int, error) {
+	if _, err := v.w.Write(ipc.VisibleJSON(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func visibleMessage(event map[string]any) error {
+	if message, ok := event[zerolog.MessageFieldName].(string); ok {
+		event[zerolog.MessageFieldName] = ipc.Visible(message)
+	}
+	return nil
 }

@@ -141,7 +141,7 @@ func (d *Daemon) statusLine() string {
 		}
 		parts = append(parts, part)
 	}
-	return "STATUS=" + strings.Join(parts, "; ")
+	return "STATUS=" + ipc.Visible(strings.Join(parts, "; ")) // a line of its own would be another word to systemd
 }
 
 func pendingIDs(f store.Profile) []string {

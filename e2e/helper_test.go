@@ -61,6 +61,7 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/cmd/bloq-sandbox": {
 			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
 		},
+		"bloq-agent/cmd/bloq-sandbox": {"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/ipc"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		if err != nil {

@@ -83,7 +83,7 @@ func refused(a client.Answer) error {
 	if json.Unmarshal(a.Body, &p) != nil || p.Code == "" {
 		return fail(ipc.ExitInternal, "", "daemon answered with status %d", a.Status)
 	}
-	return &failure{code: p.Code.Exit(), text: p.Detail, hint: p.Hint, passphrase: p.Passphrase}
+	return &failure{code: p.Code.Exit(), text: text("%s", p.Detail), hint: p.Hint, passphrase: p.Passphrase}
 }
 
 // status is the status of one profile. An empty name means the only one.

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"bloq-agent/ipc"
@@ -20,11 +17,7 @@ func showCallers(l link, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		b, err := json.MarshalIndent(c, "", "  ")
-		if err != nil {
-			return err
-		}
-		return printf("%s\n", b)
+		return printJSON(c, "  ")
 	}
 	if len(c.Callers) == 0 {
 		if err := printf("nobody has asked yet\n"); err != nil {
@@ -40,12 +33,13 @@ func showCallers(l link, asJSON bool) error {
 }
 
 func callersTable(list []ipc.Caller) error {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "PROGRAM\tUNIT\tLAST PROCESS\tLAST SEEN\tASKED FOR")
+	rows := [][]string{{"PROGRAM", "UNIT", "LAST PROCESS", "LAST SEEN", "ASKED FOR"}}
 	for _, c := range list {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s ago\t%s\n", dash(plain(c.Executable)), dash(plain(c.Unit)), c.PID, span(time.Since(c.LastSeen)), counts(c.Requests))
+		rows = append(rows, []string{
+			dash(oneWord(c.Executable)), dash(oneWord(c.Unit)), strconv.Itoa(c.PID), span(time.Since(c.LastSeen)) + " ago", counts(c.Requests),
+		})
 	}
-	return w.Flush() // it reports what the lines before met
+	return printTable(rows...)
 }
 
 // counts are the kinds of request, the most frequent first.
@@ -66,10 +60,10 @@ func counts(requests map[string]uint64) string {
 	return strings.Join(kinds, ", ")
 }
 
-// plain quotes a name that could move the cursor: its owner chose it.
-func plain(s string) string {
-	if quoted := strconv.QuoteToGraphic(s); quoted[1:len(quoted)-1] != s || strings.Contains(s, " ") {
-		return quoted
+// oneWord quotes a name that would look like two columns: its owner chose it.
+func oneWord(s string) string {
+	if strings.Contains(s, " ") {
+		return strconv.Quote(s)
 	}
 	return s
 }

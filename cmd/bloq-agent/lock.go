@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"strings"
 
 	"bloq-agent/ipc"
 
@@ -28,8 +27,8 @@ refuses while a refresh token could not be saved yet, which would be lost too.`,
 				return err
 			}
 			for _, p := range s.Profiles {
-				for line := range strings.Lines(sinkLines(p)) {
-					complain("warning: %s", strings.TrimSuffix(line, "\n"))
+				for _, line := range sinkNotes(p) {
+					complain("warning: %s", line)
 				}
 			}
 			return printf("locked\n")
@@ -73,7 +72,7 @@ func (l link) unlock(p ipc.Passphrase) error {
 	if p.Passphrase != nil || !errors.As(err, &f) || !f.passphrase {
 		return err
 	}
-	passphrase, askErr := askSecret("passphrase of the file store: ", "bloq-agent unlock --passphrase-stdin")
+	passphrase, askErr := askSecret("passphrase of the file store", "bloq-agent unlock --passphrase-stdin")
 	if askErr != nil {
 		return askErr
 	}
@@ -116,20 +115,15 @@ old one is dropped.`,
 			if s.Warning != "" {
 				complain("warning: %s", s.Warning)
 			}
-			return printf("moved profile %s to the %s store\n%s", s.Profile, s.Store, noteLine(s))
+			if err := printf("moved profile %s to the %s store\n", s.Profile, s.Store); err != nil || s.StoreNote == "" {
+				return err
+			}
+			return printf("%s: %s store: %s\n", s.Profile, s.Store, s.StoreNote)
 		}),
 	}
 	profileFlag(cmd, &profile)
 	cmd.Flags().StringVar(&to, "to", "", "keyring or file")
 	return cmd
-}
-
-// noteLine is what a person should know of the store, if anything.
-func noteLine(s ipc.ProfileStatus) string {
-	if s.StoreNote == "" {
-		return ""
-	}
-	return s.Profile + ": " + s.Store + " store: " + s.StoreNote + "\n"
 }
 
 func protectCommand() *cobra.Command {
@@ -165,11 +159,11 @@ func newPassphrase(stdin bool) ([]byte, error) {
 		return readSecret("passphrase")
 	}
 	const instead = "bloq-agent store protect --passphrase-stdin"
-	first, err := askSecret("new passphrase of the file store: ", instead)
+	first, err := askSecret("new passphrase of the file store", instead)
 	if err != nil {
 		return nil, err
 	}
-	again, err := askSecret("the same again: ", instead)
+	again, err := askSecret("the same again", instead)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -105,7 +104,7 @@ func (l link) accounts(e accounts.Endpoints) (*accounts.Client, error) {
 	}
 	config, _, err := daemon.LoadConfig(s.Config.Path)
 	if err != nil {
-		return nil, fail(ipc.ExitUnavailable, cmp.Or(trusted.Mend(err), "bloq-agent config check"), "%v", err)
+		return nil, failAll(ipc.ExitUnavailable, cmp.Or(trusted.Mend(err), "bloq-agent config check"), err)
 	}
 	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + built.Version(), RootCAs: config.Roots()})
 }
@@ -127,7 +126,7 @@ refresh token that the daemon keeps.`,
 				return err
 			}
 			if user == "" {
-				if user, err = ask("user ID or e-mail: "); err != nil {
+				if user, err = ask("user ID or e-mail"); err != nil {
 					return err
 				}
 			}
@@ -135,7 +134,7 @@ refresh token that the daemon keeps.`,
 			if passwordStdin {
 				password, err = readSecret("password")
 			} else {
-				password, err = askSecret("password of "+user+": ", loginWithoutTerminal)
+				password, err = askSecret("password of "+user, loginWithoutTerminal)
 			}
 			if err != nil {
 				return err
@@ -241,11 +240,11 @@ func isGone(err error) bool {
 func leftBehind(err error, id, profile string) error {
 	var f *failure
 	if !errors.As(err, &f) {
-		f = &failure{code: ipc.ExitInternal, text: err.Error()}
+		f = &failure{code: ipc.ExitInternal, text: text("%v", err)}
 	}
 	return &failure{
 		code: f.code,
-		text: fmt.Sprintf("%s (client keys %s were created; a later login deletes them)", f.text, id),
+		text: text("%s (client keys %s were created; a later login deletes them)", f.text, id),
 		hint: "bloq-agent login --profile " + profile,
 	}
 }

@@ -46,6 +46,7 @@ that asks.`,
 		}),
 	}
 	root.Flags().BoolVar(&asked, "version", false, "print the version")
+	capture(root)
 	root.CompletionOptions.DisableDefaultCmd = true // ours has the shells that we test
 	root.PersistentFlags().String("socket", "", "the daemon's socket (default: $BLOQ_AGENT_SOCK, else in $XDG_RUNTIME_DIR)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -114,7 +115,7 @@ it; elsewhere:
 		},
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: runner(func(cmd *cobra.Command, args []string) error {
-			return shells[args[0]](cmd.Root(), os.Stdout)
+			return shells[args[0]](cmd.Root(), cmd.OutOrStdout())
 		}),
 	}
 }

@@ -195,7 +195,7 @@ func configCommand() *cobra.Command {
 				_, data, err := daemon.LoadConfig(path)
 				switch {
 				case err != nil:
-					return fail(ipc.ExitUnavailable, trusted.Mend(err), "%v", err)
+					return failAll(ipc.ExitUnavailable, trusted.Mend(err), err)
 				case data == nil:
 					return printf("%s: not there; the defaults hold\n", path)
 				}

@@ -136,7 +136,7 @@ func bind(cmd *cobra.Command) (net.Listener, error) {
 	case errors.Is(err, server.ErrInUse):
 		return nil, fail(ipc.ExitInternal, "bloq-agent status", "%v: %s", err, path)
 	case errors.As(err, &dir) && dir.Repairable:
-		return nil, fail(ipc.ExitUsage, "chmod go-w "+dir.Dir, "%v", err)
+		return nil, fail(ipc.ExitUsage, "chmod go-w "+ipc.ShellWord(dir.Dir), "%v", err)
 	case errors.As(err, &dir):
 		return nil, fail(ipc.ExitUsage, "", "%v", err)
 	}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"bloq-agent/ipc"
@@ -83,11 +80,7 @@ const unlockHint = "bloq-agent unlock"
 // mend, because stderr has room for one.
 func show(s ipc.Status, asJSON bool, hints []hint) error {
 	if asJSON {
-		b, err := json.MarshalIndent(s, "", "  ")
-		if err != nil {
-			return err
-		}
-		return printf("%s\n", b)
+		return printJSON(s, "  ")
 	}
 	if err := printf("bloq-agent %s, process %d, running for %s\n", s.Version, s.PID, span(time.Since(s.StartedAt))); err != nil {
 		return err
@@ -142,54 +135,56 @@ func table(profiles []ipc.ProfileStatus) error {
 	if len(profiles) == 0 {
 		return printf("no profile yet; bloq-agent login\n")
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "PROFILE\tSTATE\tTOKEN GOOD FOR\tNEXT REFRESH\tLOGIN ENDS\tSTORE\tENDPOINT")
+	rows := [][]string{{"PROFILE", "STATE", "TOKEN GOOD FOR", "NEXT REFRESH", "LOGIN ENDS", "STORE", "ENDPOINT"}}
 	for _, p := range profiles {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			p.Profile, p.State, until(p.ExpiresAt), in(p.NextRefresh), date(p.RefreshExpiry), dash(p.Store), dash(host(p.TokenURL)))
+		rows = append(rows, []string{
+			p.Profile, p.State, until(p.ExpiresAt), in(p.NextRefresh), date(p.RefreshExpiry), dash(p.Store), dash(host(p.TokenURL)),
+		})
 	}
-	// Flush reports what the lines before met.
-	if err := w.Flush(); err != nil {
+	if err := printTable(rows...); err != nil {
 		return err
 	}
 	for _, p := range profiles {
-		if err := printf("%s%s%s", noteLine(p), skewLine(p), sinkLines(p)); err != nil {
-			return err
-		}
 		if p.Warning != "" {
 			complain("warning: %s: %s", p.Profile, p.Warning)
 		}
-		if p.LastError == "" {
-			continue
-		}
-		if err := printf("%s: %s\n", p.Profile, strings.TrimPrefix(p.LastError, p.Profile+": ")); err != nil {
-			return err
+		for _, line := range notes(p) {
+			if err := printf("%s\n", line); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// skewLine speaks of clocks that differ by more than half a minute.
-func skewLine(p ipc.ProfileStatus) string {
-	d := time.Duration(p.ClockSkew) * time.Second
-	switch {
-	case d > 30*time.Second:
-		return fmt.Sprintf("%s: the endpoint's clock is %s ahead of this machine's\n", p.Profile, d)
-	case d < -30*time.Second:
-		return fmt.Sprintf("%s: the endpoint's clock is %s behind this machine's\n", p.Profile, -d)
+// notes are what a person should know of a profile beside its row, if anything.
+func notes(p ipc.ProfileStatus) []string {
+	var list []string
+	if p.StoreNote != "" {
+		list = append(list, fmt.Sprintf("%s: %s store: %s", p.Profile, p.Store, p.StoreNote))
 	}
-	return ""
+	switch d := time.Duration(p.ClockSkew) * time.Second; {
+	case d > 30*time.Second:
+		list = append(list, fmt.Sprintf("%s: the endpoint's clock is %s ahead of this machine's", p.Profile, d))
+	case d < -30*time.Second:
+		list = append(list, fmt.Sprintf("%s: the endpoint's clock is %s behind this machine's", p.Profile, -d))
+	}
+	list = append(list, sinkNotes(p)...)
+	if p.LastError != "" {
+		list = append(list, p.Profile+": "+strings.TrimPrefix(p.LastError, p.Profile+": "))
+	}
+	return list
 }
 
-// sinkLines speaks of the files that are not as they should be.
-func sinkLines(p ipc.ProfileStatus) string {
-	var b strings.Builder
+// sinkNotes speak of the files that are not as they should be.
+func sinkNotes(p ipc.ProfileStatus) []string {
+	var list []string
 	for _, s := range p.Sinks {
 		if s.Error != "" {
-			fmt.Fprintf(&b, "%s: sink %s: %s\n", p.Profile, s.Path, s.Error)
+			list = append(list, fmt.Sprintf("%s: sink %s: %s", p.Profile, s.Path, s.Error))
 		}
 	}
-	return b.String()
+	return list
 }
 
 // needsPerson makes the exit code 3, with the hint for the first who needs one.

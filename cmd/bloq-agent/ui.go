@@ -25,7 +25,7 @@ import (
 // A failure ends the command with an exit code of design: see package ipc.
 type failure struct {
 	code int
-	text string
+	text string // one line for each mistake; only those of a file are several
 	hint string
 
 	passphrase bool // unlock would go on with one
@@ -34,7 +34,20 @@ type failure struct {
 func (f *failure) Error() string { return f.text }
 
 func fail(code int, hint, format string, args ...any) error {
-	return &failure{code: code, text: fmt.Sprintf(format, args...), hint: hint}
+	return &failure{code: code, text: text(format, args...), hint: hint}
+}
+
+// failAll is fail for an error that may be several, joined.
+func failAll(code int, hint string, err error) error {
+	mistakes := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		mistakes = joined.Unwrap()
+	}
+	lines := make([]string, len(mistakes))
+	for i, m := range mistakes {
+		lines[i] = text("%v", m)
+	}
+	return &failure{code: code, text: strings.Join(lines, "\n"), hint: hint}
 }
 
 // runner marks what a command itself returns as no mistake of usage; those
@@ -47,7 +60,7 @@ func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []strin
 		case err == nil:
 			return nil
 		case !errors.As(err, &known):
-			return &failure{code: ipc.ExitInternal, text: err.Error(), hint: trusted.Mend(err)}
+			return failAll(ipc.ExitInternal, trusted.Mend(err), err)
 		}
 		before, _, found := strings.Cut(known.hint, store.HintFile)
 		if found && cmd.Flags().Lookup("store") != nil { // the same login, not just any
@@ -60,17 +73,17 @@ func runner(f func(*cobra.Command, []string) error) func(*cobra.Command, []strin
 // retyped is the command that the person typed, args, with another store.
 // Secrets are never in an argument, so it may be shown.
 func retyped(args []string, store string) string {
-	text := "bloq-agent"
+	command := "bloq-agent"
 	for i := 0; i < len(args); i++ {
 		switch {
 		case args[i] == "--store":
 			i++ // its value
 		case strings.HasPrefix(args[i], "--store="):
 		default:
-			text += " " + ipc.ShellWord(args[i])
+			command += " " + ipc.ShellWord(args[i])
 		}
 	}
-	return text + " --store " + store
+	return command + " --store " + store
 }
 
 // noArgs and oneArg are cobra's checks in our words.
@@ -122,25 +135,14 @@ func firstLine(s string) string {
 	return s
 }
 
-// complain writes to stderr; if that fails the exit code still tells.
-func complain(format string, args ...any) {
-	_, _ = fmt.Fprintf(os.Stderr, "bloq-agent: "+format+"\n", args...)
-}
-
-// printf writes to stdout; a full disk or a closed pipe is an error.
-func printf(format string, args ...any) error {
-	_, err := fmt.Fprintf(os.Stdout, format, args...)
-	return err
-}
-
 const loginWithoutTerminal = "bloq-agent login --user YOU@EXAMPLE --password-stdin"
 
 // ask reads a line from the terminal.
-func ask(question string) (string, error) {
+func ask(what string) (string, error) {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return "", fail(ipc.ExitUsage, loginWithoutTerminal, "no terminal to ask on")
 	}
-	_, _ = fmt.Fprint(os.Stderr, question)
+	question("%s: ", what)
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
 	if err != nil {
 		return "", fmt.Errorf("reading the answer: %w", err)
@@ -150,7 +152,7 @@ func ask(question string) (string, error) {
 
 // askSecret reads a line from the terminal without echo. Instead is what to
 // type where there is none.
-func askSecret(question, instead string) ([]byte, error) {
+func askSecret(what, instead string) ([]byte, error) {
 	fd := int(os.Stdin.Fd())
 	if !term.IsTerminal(fd) {
 		return nil, fail(ipc.ExitUsage, instead, "no terminal to ask on")
@@ -169,14 +171,14 @@ func askSecret(question, instead string) ([]byte, error) {
 		select {
 		case <-interrupted:
 			_ = term.Restore(fd, before)
-			_, _ = fmt.Fprintln(os.Stderr)
+			question("\n")
 			os.Exit(130)
 		case <-answered:
 		}
 	}()
-	_, _ = fmt.Fprint(os.Stderr, question)
+	question("%s: ", what)
 	secret, err := term.ReadPassword(fd)
-	_, _ = fmt.Fprintln(os.Stderr)
+	question("\n")
 	return secret, err
 }
 

@@ -67,23 +67,23 @@ func showEvent(data, profile string, asJSON bool) error {
 		return nil
 	}
 	if asJSON {
-		return printf("%s\n", data)
+		return printJSON(json.RawMessage(data), "")
 	}
-	text := e.Time.Local().Format(time.TimeOnly) + "  " + e.Event
+	line := e.Time.Local().Format(time.TimeOnly) + "  " + e.Event
 	if e.Profile != "" {
-		text += "  " + e.Profile
+		line += "  " + e.Profile
 	}
 	if s := e.Status; s != nil {
-		text += ": " + s.State
+		line += ": " + s.State
 		if !s.ExpiresAt.IsZero() {
-			text += ", good for " + until(s.ExpiresAt)
+			line += ", good for " + until(s.ExpiresAt)
 		}
 		if !s.NextRefresh.IsZero() {
-			text += ", next refresh " + in(s.NextRefresh)
+			line += ", next refresh " + in(s.NextRefresh)
 		}
 		if s.LastError != "" {
-			text += "; " + strings.TrimPrefix(s.LastError, e.Profile+": ")
+			line += "; " + strings.TrimPrefix(s.LastError, e.Profile+": ")
 		}
 	}
-	return printf("%s\n", text)
+	return printf("%s\n", line)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"bloq-agent/ipc"
 )
 
 // demoTTL is how long an access token lives in the demo instead of an hour.
@@ -210,7 +212,9 @@ func shorten(s string) string {
 func title(text string) { say("\n# %s", text) }
 
 // say writes for the person who watches; nobody else does if it fails.
-func say(format string, args ...any) { _, _ = fmt.Fprintf(os.Stdout, format+"\n", args...) }
+func say(format string, args ...any) {
+	_, _ = io.WriteString(os.Stdout, ipc.VisibleLines(fmt.Sprintf(format+"\n", args...)))
+}
 
 // stop ends a process that we started and waits for it.
 func stop(cmd *exec.Cmd) error {

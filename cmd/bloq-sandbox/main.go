@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"bloq-agent/cmd/internal/built"
+	"bloq-agent/ipc"
 )
 
 const usage = `usage: bloq-sandbox COMMAND [flags]
@@ -57,13 +58,19 @@ func report(err error) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
-	_, _ = fmt.Fprintf(os.Stderr, "bloq-sandbox: error: %v\n", err)
+	complain("error: " + err.Error())
 	var u *usageError
 	if !errors.As(err, &u) {
 		return 1
 	}
 	if u.hint != "" {
-		_, _ = fmt.Fprintf(os.Stderr, "bloq-sandbox: hint: %s\n", u.hint)
+		complain("hint: " + u.hint)
 	}
 	return 2
+}
+
+// complain writes a line to stderr. What came from outside does not move the
+// cursor; neither does it in say.
+func complain(line string) {
+	_, _ = io.WriteString(os.Stderr, "bloq-sandbox: "+ipc.Visible(line)+"\n")
 }

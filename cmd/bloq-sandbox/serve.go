@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts/sandbox"
+	"bloq-agent/ipc"
 )
 
 // A ttl is a duration flag that takes bare seconds too.
@@ -117,7 +118,11 @@ func serve(args []string) error {
 		line.AccountsURL, line.CAFile = "https://"+l.Addr().String(), caFile
 	}
 	line.NodesURL = line.AccountsURL
-	if err := json.NewEncoder(os.Stdout).Encode(line); err != nil {
+	b, err := json.Marshal(line)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stdout.Write(append(ipc.VisibleJSON(b), '\n')); err != nil {
 		return err
 	}
 	return serveUntilSignal(l, api)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -74,7 +73,7 @@ func (s *stage) startSandbox(address string) error {
 	args := []string{"serve", "--listen", address, "--access-ttl", demoTTL.String(), "--state", filepath.Join(s.dir, "sandbox.json")}
 	say("  $ bloq-sandbox %s &", strings.Join(args[:len(args)-2], " "))
 	s.sandbox = s.command("bloq-sandbox", args...)
-	s.sandbox.Stderr = os.Stderr
+	s.sandbox.Stderr = os.Stderr // it escapes what it writes
 	out, err := s.sandbox.StdoutPipe()
 	if err != nil {
 		return err
@@ -185,5 +184,7 @@ func (s *stage) showLog() {
 	}
 	defer func() { _ = f.Close() }()
 	say("\n# The daemon's log")
-	_, _ = io.Copy(os.Stdout, f)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		say("%s", lines.Text())
+	}
 }

@@ -203,15 +203,5 @@ func (o *options) finish() {
 	}
 }
 
-// quote makes hostile bytes visible: the text goes to a terminal.
-func quote(s string) string {
-	b := []byte{'"'}
-	for i := 0; i < len(s) && i < 64; i++ {
-		if c := s[i]; c < ' ' || c == '"' || c == 0x7f {
-			b = append(b, '?')
-		} else {
-			b = append(b, c)
-		}
-	}
-	return string(append(b, '"'))
-}
+// quote shows the beginning of what somebody else has typed.
+func quote(s string) string { return `"` + ipc.Visible(s[:min(len(s), 64)]) + `"` }

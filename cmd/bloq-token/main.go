@@ -115,7 +115,7 @@ func show(a client.Answer) int {
 	if code := write(os.Stdout, a.Body[:stdout]); code != 0 {
 		return code
 	}
-	if code := write(os.Stderr, a.Body[stdout:]); code != 0 {
+	if code := write(os.Stderr, []byte(ipc.VisibleLines(string(a.Body[stdout:])))); code != 0 {
 		return code
 	}
 	return exit
@@ -144,9 +144,9 @@ func failDo(err error, socket string) int {
 }
 
 func fail(code int, text, hint string) int {
-	text = "bloq-token: error: " + text + "\n"
+	text = "bloq-token: error: " + ipc.Visible(text) + "\n"
 	if hint != "" {
-		text += "bloq-token: hint: " + hint + "\n"
+		text += "bloq-token: hint: " + ipc.Visible(hint) + "\n"
 	}
 	// If stderr cannot be written, the exit code still tells.
 	_, _ = os.Stderr.WriteString(text)

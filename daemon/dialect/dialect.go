@@ -143,9 +143,9 @@ func asJSON(t Token) []byte {
 
 // failed is for the dialects that have no words of their own for a failure.
 func failed(p *ipc.Problem) Answer {
-	text := "bloq-token: error: " + p.Detail + "\n"
+	text := "bloq-token: error: " + ipc.Visible(p.Detail) + "\n"
 	if p.Hint != "" {
-		text += "bloq-token: hint: " + p.Hint + "\n"
+		text += "bloq-token: hint: " + ipc.Visible(p.Hint) + "\n"
 	}
 	return Answer{Stderr: []byte(text), Exit: p.Code.Exit()}
 }
@@ -159,7 +159,7 @@ func wrong(detail string) *Answer {
 // sentence is a problem on one line, for tools that show only one.
 func sentence(p *ipc.Problem) string {
 	if p.Hint == "" {
-		return p.Detail
+		return ipc.Visible(p.Detail)
 	}
-	return p.Detail + " (" + p.Hint + ")"
+	return ipc.Visible(p.Detail + " (" + p.Hint + ")")
 }

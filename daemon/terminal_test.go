@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"bloq-agent/daemon/dialect"
+	"bloq-agent/ipc"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"github.com/rs/zerolog"
+)
+
+// poison is what no terminal may be sent as it is, with a line that systemd would
+// take for a message of its own.
+const poison = "MARK\x1b]0;owned\a\u009b31m\u202etxt\u0085\r\nMAINPID=1\tx\x7f\x9b"
+
+func oneLine(t *testing.T, what, s string) {
+	t.Helper()
+	if !strings.Contains(s, "MARK") {
+		t.Errorf("%s: nothing is shown, so this proves nothing: %q", what, s)
+	}
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("%s: %q", what, s)
+	}
+}
+
+// What people read of the daemon by way of others is harmless as well: its log on
+// a terminal and in the journal, its status in systemctl, what tools show.
+func TestNothingFromOutsideMovesTheCursor(t *testing.T) {
+	for _, format := range []string{"json", "console"} {
+		path := filepath.Join(t.TempDir(), "log")
+		f, err := os.Create(path)
+		do(t, err)
+		log, err := NewLogger(f, format)
+		do(t, err)
+		log.Warn().Str("field", poison).AnErr("err", errors.New(poison)).Bytes("bytes", []byte(poison)).Strs("list", []string{poison}).Msg(poison)
+		do(t, f.Close())
+		b, err := os.ReadFile(path)
+		do(t, err)
+		if strings.Count(string(b), "MARK") != 5 {
+			t.Errorf("%s: not everything is shown: %s", format, b)
+		}
+		oneLine(t, format, strings.TrimSuffix(string(b), "\n"))
+	}
+	log := zerolog.New(journalWriter{func(m string, _ journal.Priority, _ map[string]string) error {
+		oneLine(t, "journal", m)
+		return nil
+	}})
+	log.Warn().Str("profile", poison).AnErr("err", errors.New(poison)).Msg(poison)
+
+	_, err := ParseConfig(poison, []byte("\"MARK\\u001b]0;x\\u0007\\nINJECTED\\u202e\" = 1"))
+	oneLine(t, "configuration", err.Error())
+
+	problem := &ipc.Problem{Code: ipc.CodeUnavailable, Detail: poison, Hint: poison}
+	for _, name := range []string{"token", "git", "docker", "cargo", "terraform", "goauth", "bazel", "kubectl"} {
+		d, ok := dialect.Lookup(name)
+		if !ok {
+			t.Fatal(name)
+		}
+		a := d.Fail(dialect.Question{}, problem)
+		for line := range strings.Lines(string(a.Stderr) + string(a.Stdout)) {
+			oneLine(t, name, strings.TrimSuffix(line, "\n"))
+		}
+	}
+}
+
+// systemd reads a notification line by line, and believes each.
+func TestAStatusIsOneLineToSystemd(t *testing.T) {
+	d := newDaemon(t)
+	d.config.Store(&configState{Config: Config{Profiles: map[string]ProfileConfig{"work": {}}}})
+	d.profile("work").set(&state{problem: &ipc.Problem{Code: ipc.CodeUnavailable, Detail: "work: " + poison}})
+	oneLine(t, "status", d.statusLine())
+}
