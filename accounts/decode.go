@@ -94,6 +94,17 @@ func (l *keyList) decode(body []byte) error {
 // be visible ASCII. It is bytes, so that its holder can wipe it.
 type token []byte
 
+// Sendable reports whether a token is visible ASCII. It must be asked of tokens
+// that come from elsewhere too: a program prints them, and they go into headers.
+func Sendable(token []byte) bool {
+	for _, c := range token {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
 func (t token) MarshalText() ([]byte, error) { return t, nil }
 
 func (t *token) UnmarshalJSON(b []byte) error {
@@ -111,10 +122,8 @@ func (t *token) UnmarshalJSON(b []byte) error {
 	if len(s) == 0 || len(s) > maxToken {
 		return errors.New("token is empty or too long")
 	}
-	for _, c := range s {
-		if c <= ' ' || c > '~' {
-			return errors.New("token holds what no header may")
-		}
+	if !Sendable(s) {
+		return errors.New("token holds what no header may")
 	}
 	*t = bytes.Clone(s)
 	return nil

@@ -90,6 +90,11 @@ func (d *Daemon) adopt(ctx context.Context, a ipc.Adopt) (ipc.Adopted, *ipc.Prob
 	if problem := checkRefreshToken(a.RefreshToken, &facts); problem != nil {
 		return ipc.Adopted{}, problem
 	}
+	for name, token := range map[string]ipc.Text{"refresh": a.RefreshToken, "access": a.AccessToken, "account": a.AccountToken} {
+		if !accounts.Sendable(token) {
+			return ipc.Adopted{}, badRequest(name + " token holds what no header may")
+		}
+	}
 	return d.takeOver(ctx, p, a, facts, endpoints, st)
 }
 

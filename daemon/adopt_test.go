@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"encoding/base64"
 	"slices"
 	"testing"
 	"time"
 
+	"bloq-agent/ipc"
+	"bloq-agent/refresher"
 	"bloq-agent/store"
 )
 
@@ -32,5 +35,35 @@ func TestTheWayOutOfAKeyringNamesTheProfile(t *testing.T) {
 	problem, _ := p.storeProblem(&store.Unavailable{Store: "keyring", Reason: "no D-Bus session", Hint: store.HintFile})
 	if problem.Hint != "bloq-agent login --store file --profile work" {
 		t.Error(problem.Hint)
+	}
+}
+
+// A token is printed as it is, so one that moves the cursor, or begins another
+// header, is none: not from a program that hands over a login, not from what
+// systemd kept, not from the store.
+func TestATokenThatNoHeaderMayHoldIsNotGivenOut(t *testing.T) {
+	part := base64.RawURLEncoding.EncodeToString
+	good := part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(`{"exp":4000000000}`)) + ".c2ln"
+	for _, bad := range []string{good + "\x1b[2J", good + "\r\nX-Other: 1", good + "\u202e", good + " "} {
+		for name, a := range map[string]ipc.Adopt{
+			"refresh": {RefreshToken: ipc.Text(bad)},
+			"access":  {RefreshToken: ipc.Text(good), AccessToken: ipc.Text(bad), IssuedAt: time.Now()},
+			"account": {RefreshToken: ipc.Text(good), AccountToken: ipc.Text(bad)},
+		} {
+			a.Store = "memory"
+			_, problem := newDaemon(t).adopt(t.Context(), a)
+			if problem == nil || problem.Detail != name+" token holds what no header may" {
+				t.Errorf("%s: %v", name, problem)
+			}
+		}
+		clock := refresher.RuntimeClock()
+		k := keptToken{Token: []byte(bad), Expiry: clock.Now().Add(time.Hour), ExpiryBoot: clock.Boottime() + time.Hour}
+		if k.grant(clock) != nil {
+			t.Error("it is taken from what systemd kept")
+		}
+		l := &login{item: store.Item{AccountToken: store.NewSecret([]byte(bad)), AccountExpiry: time.Now().Add(time.Hour)}}
+		if _, _, ok := l.accountToken(time.Now()); ok {
+			t.Error("it is taken from the store")
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"bloq-agent/accounts"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
 )
@@ -50,7 +51,7 @@ type keptToken struct {
 func (k keptToken) grant(c refresher.Clock) *refresher.Grant {
 	now := c.Now().Round(0)
 	left := min(k.Expiry.Sub(now), k.ExpiryBoot-c.Boottime())
-	if left <= 0 || len(k.Token) == 0 {
+	if left <= 0 || len(k.Token) == 0 || !accounts.Sendable(k.Token) {
 		return nil
 	}
 	expiry := now.Add(left)

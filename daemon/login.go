@@ -99,7 +99,7 @@ func (l *login) tellEnd(token store.Secret) {
 func (l *login) accountToken(now time.Time) (store.Secret, time.Time, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.item.AccountToken.IsZero() || !now.Before(l.item.AccountExpiry) {
+	if l.item.AccountToken.IsZero() || !accounts.Sendable(l.item.AccountToken.Reveal()) || !now.Before(l.item.AccountExpiry) {
 		return store.Secret{}, time.Time{}, false
 	}
 	return l.item.AccountToken.Clone(), l.item.AccountExpiry, true

@@ -172,7 +172,7 @@ func takeOverBCL(cmd *cobra.Command, t *target, f bclFile) (ipc.Adopted, error) 
 		return ipc.Adopted{}, err
 	}
 	a.adopt.ClientID = f.ClientID
-	if times, err := accounts.TokenTimes(f.AccessToken); err == nil && time.Now().Before(times.Expiry) {
+	if times, err := accounts.TokenTimes(f.AccessToken); err == nil && accounts.Sendable(f.AccessToken) && time.Now().Before(times.Expiry) {
 		a.adopt.AccountToken = f.AccessToken
 	}
 	if f.useful() {
