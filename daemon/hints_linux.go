@@ -135,6 +135,9 @@ const prepareForSleep = "PrepareForSleep"
 // containers and some systems have no system bus, so that is no matter. A bus
 // that is restarted is not connected to again: the network tells as well.
 //
+// DBUS_SYSTEM_BUS_ADDRESS is not checked, unlike the session bus's: nothing that
+// is secret is said there, and what is heard is a hint.
+//
 // Unlike the session bus, the system bus is never launched by the library. But
 // one that is frozen keeps the call of New, and this goroutine, until the end of
 // the process.

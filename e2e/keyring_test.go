@@ -61,3 +61,40 @@ func TestALoginInTheKeyringOutlivesTheDaemon(t *testing.T) {
 		t.Errorf("after logout and a restart: %+v", r)
 	}
 }
+
+// A bus of another user, by the environment that a person brings along (su,
+// sudo -E): the refresh token does not go to that user's keyring, and the person
+// reads why, and what to type instead.
+func TestAnotherUsersKeyringGetsNoLogin(t *testing.T) {
+	theirs := storetest.StartSecretServiceOf(t, ordinaryUser, "unix:abstract=")
+	ours := storetest.StartSecretService(t)
+	w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+	clean := w.env
+	name := strings.TrimPrefix(theirs.Address(), "unix:abstract=")
+	sentence := "waiting for the keyring (D-Bus session not trusted): the bus at unix:abstract=" + name + " is served by another user (uid 65534)"
+	args := []string{"login", "--accounts-url", w.url, "--user", w.user, "--password-stdin"}
+
+	w.env = append(clean, "DBUS_SESSION_BUS_ADDRESS="+theirs.Address())
+	w.start()
+	hint := "bloq-agent: hint: bloq-agent " + strings.Join(args, " ") + " --store file\n"
+	w.wants(w.run(w.pass, "bloq-agent", args...), 5, "bloq-agent: error: default: "+sentence, hint)
+	if n := w.api.Load().Stats().Issued.Account; n != 0 {
+		t.Errorf("%d passwords were spent on a login that could not be kept", n)
+	}
+	w.stop()
+
+	w.env = append(clean, "DBUS_SESSION_BUS_ADDRESS="+ours.Address())
+	w.start()
+	w.login()
+	w.stop()
+	w.env = append(clean, "DBUS_SESSION_BUS_ADDRESS="+theirs.Address())
+	w.start()
+	if r := w.run("", "bloq-agent", "status"); !strings.Contains(r.stdout, "default: "+sentence) || !strings.Contains(r.stderr, "hint: bloq-agent login --store file --profile default\n") {
+		t.Errorf("status says\n%s%s", r.stdout, r.stderr)
+	}
+	if n := theirs.Items(t); n != 0 {
+		t.Errorf("another user's keyring holds %d items", n)
+	}
+	w.must(w.pass, "bloq-agent", append(args, "--store", "file")...) // as the hint says
+	w.must("", "bloq-token")
+}

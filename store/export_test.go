@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -118,10 +117,3 @@ func shown(path string) string {
 
 // TheSystemsFile is what the system's disk opens path as.
 func TheSystemsFile(path string) (DiskFile, error) { return system{}.OpenFile(path, os.O_RDONLY, 0) }
-
-// NewKeyringUnchecked is for go-keyring's mock, which has no bus to ask.
-func NewKeyringUnchecked() *Keyring {
-	k := NewKeyring()
-	k.check = func(context.Context) error { return nil }
-	return k
-}

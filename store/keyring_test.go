@@ -14,22 +14,15 @@ import (
 
 	"bloq-agent/store"
 	"bloq-agent/store/storetest"
-
-	keyring "github.com/zalando/go-keyring"
 )
 
 func TestMemory(t *testing.T) {
 	storetest.Run(t, func(*testing.T) store.Store { return store.NewMemory() })
 }
 
-func TestKeyringOverAMock(t *testing.T) {
-	keyring.MockInit()
-	storetest.Run(t, func(*testing.T) store.Store { return store.NewKeyringUnchecked() })
-}
-
 // child names the environment variable that makes a test of this file run as
-// the child of another, inside a Secret Service of its own: go-keyring finds
-// the bus in the process's environment, and its mock is for the whole process.
+// the child of another, inside a Secret Service of its own, which it finds in its
+// environment.
 const child = "BLOQ_TEST_CHILD"
 
 // inSecretService runs the test called name again, as a child.
@@ -58,7 +51,7 @@ func TestKeyringOverTheRealSecretService(t *testing.T) {
 	storetest.Run(t, func(*testing.T) store.Store { return store.NewKeyring() })
 }
 
-// A frozen service is one that go-keyring would wait for, for ever.
+// A frozen service answers nothing, ever.
 func TestAFrozenKeyringIsBoundedAndHeals(t *testing.T) {
 	if os.Getenv(child) == "" {
 		inSecretService(t, "TestAFrozenKeyringIsBoundedAndHeals")
@@ -68,19 +61,10 @@ func TestAFrozenKeyringIsBoundedAndHeals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, k := range map[string]*store.Keyring{
-		"asked first": store.NewKeyring(),
-		// As if it froze between the question and the call.
-		"go-keyring itself": store.NewKeyringUnchecked(),
-	} {
-		if err := store.Probe(t.Context(), k); err != nil {
-			t.Fatal(err)
-		}
-		frozenAndBack(t, name, k, pid)
+	k := store.NewKeyring()
+	if err := store.Probe(t.Context(), k); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func frozenAndBack(t *testing.T, name string, k *store.Keyring, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -90,15 +74,15 @@ func frozenAndBack(t *testing.T, name string, k *store.Keyring, pid int) {
 		calls.Go(func() {
 			var u *store.Unavailable
 			if _, err := k.Load(t.Context(), store.NewID()); !errors.As(err, &u) || u.Locked || u.Reason != "frozen" {
-				t.Errorf("%s: frozen: %v", name, err)
+				t.Errorf("frozen: %v", err)
 			}
 		})
 	}
 	calls.Wait()
 	if took := time.Since(start); took > 6*time.Second {
-		t.Errorf("%s: named after %v", name, took)
+		t.Errorf("named after %v", took)
 	} else {
-		t.Logf("%s: ten calls gave up after %v", name, took.Round(time.Millisecond))
+		t.Logf("ten calls gave up after %v", took.Round(time.Millisecond))
 	}
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -106,7 +90,7 @@ func frozenAndBack(t *testing.T, name string, k *store.Keyring, pid int) {
 	deadline := time.Now().Add(20 * time.Second)
 	for store.Probe(t.Context(), k) != nil {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: the keyring answers again, and we do not notice", name)
+			t.Fatal("the keyring answers again, and we do not notice")
 		}
 	}
 }

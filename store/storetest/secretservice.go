@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type SecretService struct {
 	address string
 	config  string // of the bus
 	bus     *exec.Cmd
+	as      *syscall.SysProcAttr // whose it all is; nil: ours
 }
 
 const (
@@ -57,6 +59,29 @@ func StartBus(t *testing.T, activation bool) *SecretService {
 // (dbus-daemon(1)).
 func StartBusWith(t *testing.T, activation bool, rules string) *SecretService {
 	t.Helper()
+	return startBusOf(t, os.Getuid(), "unix:path=", activation, rules)
+}
+
+// StartSecretServiceOf is StartSecretService for the user uid, which takes root.
+// Transport is how its bus is reached: unix:path= or unix:abstract=.
+func StartSecretServiceOf(t *testing.T, uid int, transport string) *SecretService {
+	t.Helper()
+	if uid != os.Getuid() && os.Getuid() != 0 {
+		t.Skip("takes root: a bus of another user")
+	}
+	s := startBusOf(t, uid, transport, true, "")
+	s.StartKeyring(t)
+	return s
+}
+
+// Address is the bus's, without its guid.
+func (s *SecretService) Address() string { return s.address }
+
+// Socket is where a bus of unix:path= listens.
+func (s *SecretService) Socket() string { return filepath.Join(filepath.Dir(s.config), "bus") }
+
+func startBusOf(t *testing.T, uid int, transport string, activation bool, rules string) *SecretService {
+	t.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skip("no " + program + ": apt-get install -y --no-install-recommends dbus gnome-keyring")
@@ -74,16 +99,27 @@ func StartBusWith(t *testing.T, activation bool, rules string) *SecretService {
 	s := &SecretService{Dir: data, Env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_DATA_HOME=" + data, "XDG_RUNTIME_DIR=" + dir,
 	}}
+	if uid != os.Getuid() {
+		rules += `<allow user="*"/>` // us, too
+	}
 	services := ""
 	if activation {
 		services = "<servicedir>/usr/share/dbus-1/services</servicedir>"
 	}
 	config := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(config, []byte(`<busconfig><type>session</type><listen>unix:path=`+dir+`/bus</listen>`+services+
+	if err := os.WriteFile(config, []byte(`<busconfig><type>session</type><listen>`+transport+dir+`/bus</listen>`+services+
 		`<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>`+rules+`</policy></busconfig>`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.config = config
+	if uid != os.Getuid() {
+		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+		for _, path := range []string{dir, data, filepath.Join(data, "keyrings"), config} {
+			if err := os.Chown(path, uid, uid); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	s.startBus(t)
 	s.Env = append(s.Env, "DBUS_SESSION_BUS_ADDRESS="+s.address)
 	return s
@@ -113,7 +149,7 @@ func (s *SecretService) StartKeyring(t *testing.T) {
 	t.Helper()
 	owned := nameOwned(t, s.address)
 	keyring := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
-	keyring.Env = s.Env
+	keyring.Env, keyring.SysProcAttr = s.Env, s.as
 	// Nothing on stdin would leave it locked; the password may not be empty.
 	keyring.Stdin = strings.NewReader(password)
 	start(t, keyring)
@@ -198,7 +234,7 @@ func start(t *testing.T, cmd *exec.Cmd) {
 func (s *SecretService) startBus(t *testing.T) {
 	t.Helper()
 	s.bus = exec.Command("dbus-daemon", "--config-file="+s.config, "--nofork", "--nopidfile", "--print-address")
-	s.bus.Env = s.Env
+	s.bus.Env, s.bus.SysProcAttr = s.Env, s.as
 	out, err := s.bus.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +249,7 @@ func (s *SecretService) startBus(t *testing.T) {
 }
 
 // StartX runs a display without a screen until the test ends, and returns its
-// name: where there is one, go-keyring waits for a person at a prompt.
+// name: where there is one, a service can ask a person at a prompt.
 func StartX(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("Xvfb"); err != nil {

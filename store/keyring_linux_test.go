@@ -1,0 +1,155 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"bloq-agent/store"
+	"bloq-agent/store/storetest"
+
+	"github.com/godbus/dbus/v5"
+	keyring "github.com/zalando/go-keyring"
+)
+
+// Earlier versions kept logins by go-keyring: theirs are read, and replaced.
+func TestALoginOfGoKeyringIsOurs(t *testing.T) {
+	s := storetest.StartSecretService(t)
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", s.Address())
+	k, id := store.NewKeyring(), store.NewID()
+	item := store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte("a year long"))}
+	do(t, k.Save(t.Context(), id, item))
+	theirs, err := keyring.Get("bloq-agent", id)
+	do(t, err)
+	do(t, k.Delete(t.Context(), id))
+	do(t, keyring.Set("bloq-agent", id, theirs))
+	got, err := k.Load(t.Context(), id)
+	if err != nil || !got.Equal(item) {
+		t.Errorf("%v, %v", got, err)
+	}
+	do(t, k.Save(t.Context(), id, item))
+	if n := s.Items(t); n != 1 {
+		t.Errorf("there are %d items", n)
+	}
+	do(t, k.Delete(t.Context(), id))
+	if _, err := keyring.Get("bloq-agent", id); !errors.Is(err, keyring.ErrNotFound) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
+// A careful is a Secret Service that asks its person before it does anything, as
+// KeePassXC does.
+type careful struct {
+	bus    *dbus.Conn
+	answer string // "yes", "no", or "" for a person who is away
+	asked  atomic.Int32
+	value  []byte
+}
+
+const (
+	carefulItem   = dbus.ObjectPath("/item")
+	carefulPrompt = dbus.ObjectPath("/prompt")
+	carefulLogin  = dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
+)
+
+type carefulSecret struct {
+	Session           dbus.ObjectPath
+	Parameters, Value []byte
+	ContentType       string
+}
+
+func startCareful(t *testing.T, answer string) *careful {
+	t.Helper()
+	bus := storetest.StartBus(t, false)
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", bus.Address())
+	c, err := dbus.Connect(bus.Address())
+	do(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	s := &careful{bus: c, answer: answer}
+	for path, methods := range map[dbus.ObjectPath]map[string]map[string]any{
+		"/org/freedesktop/secrets": {
+			"org.freedesktop.DBus.Properties": {"Get": func(string, string) (dbus.Variant, *dbus.Error) {
+				return dbus.MakeVariant([]dbus.ObjectPath{carefulLogin}), nil
+			}},
+			"org.freedesktop.Secret.Service": {
+				"OpenSession": func(string, dbus.Variant) (dbus.Variant, dbus.ObjectPath, *dbus.Error) {
+					return dbus.MakeVariant(""), "/session", nil
+				},
+				"Unlock": func([]dbus.ObjectPath) ([]dbus.ObjectPath, dbus.ObjectPath, *dbus.Error) {
+					return []dbus.ObjectPath{}, carefulPrompt, nil
+				},
+			},
+		},
+		carefulLogin: {
+			"org.freedesktop.DBus.Properties": {"Get": func(string, string) (dbus.Variant, *dbus.Error) { return dbus.MakeVariant(false), nil }},
+			"org.freedesktop.Secret.Collection": {
+				"SearchItems": func(map[string]string) ([]dbus.ObjectPath, *dbus.Error) { return []dbus.ObjectPath{carefulItem}, nil },
+				"CreateItem": func(_ map[string]dbus.Variant, secret carefulSecret, _ bool) (dbus.ObjectPath, dbus.ObjectPath, *dbus.Error) {
+					s.value = secret.Value
+					return "/", carefulPrompt, nil
+				},
+			},
+		},
+		carefulItem: {"org.freedesktop.Secret.Item": {
+			"GetSecret": func(session dbus.ObjectPath) (carefulSecret, *dbus.Error) {
+				return carefulSecret{session, nil, s.value, "text/plain"}, nil
+			},
+			"Delete": func() (dbus.ObjectPath, *dbus.Error) { return carefulPrompt, nil },
+		}},
+		carefulPrompt: {"org.freedesktop.Secret.Prompt": {"Prompt": s.prompt}},
+	} {
+		for name, table := range methods {
+			do(t, c.ExportMethodTable(table, path, name))
+		}
+	}
+	reply, err := c.RequestName("org.freedesktop.secrets", dbus.NameFlagDoNotQueue)
+	if err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+		t.Fatal(reply, err)
+	}
+	return s
+}
+
+func (s *careful) prompt(string) *dbus.Error {
+	s.asked.Add(1)
+	if s.answer != "" {
+		_ = s.bus.Emit(carefulPrompt, "org.freedesktop.Secret.Prompt.Completed", s.answer == "no", dbus.MakeVariant(""))
+	}
+	return nil
+}
+
+func TestAServiceThatAsksItsPerson(t *testing.T) {
+	item := store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte("a year long"))}
+	k, id := store.NewKeyring(), store.NewID()
+	ways := map[string]func(context.Context) error{
+		"save": func(ctx context.Context) error { return k.Save(ctx, id, item) },
+		"load": func(ctx context.Context) error {
+			got, err := k.Load(ctx, id)
+			if err == nil && !got.Equal(item) {
+				return errors.New("another item")
+			}
+			return err
+		},
+		"delete": func(ctx context.Context) error { return k.Delete(ctx, id) },
+	}
+	for answer, want := range map[string]string{
+		"yes": "", "no": "waiting for the keyring (locked)", "": "waiting for the keyring (frozen)",
+	} {
+		s := startCareful(t, answer)
+		for n, name := range []string{"save", "load", "delete"} {
+			ctx, cancel := t.Context(), func() {}
+			if answer == "" { // the store's own bound is the same one
+				ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+			}
+			text := ""
+			if err := ways[name](ctx); err != nil {
+				text = err.Error()
+			}
+			cancel()
+			if text != want || int(s.asked.Load()) != n+1 {
+				t.Errorf("%s, and the answer is %q: %q after %d prompts, want %q", name, answer, text, s.asked.Load(), want)
+			}
+		}
+	}
+}
