@@ -1,17 +1,16 @@
 package daemon
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"bloq-agent/daemon/harden"
 	"bloq-agent/ipc"
-	"bloq-agent/store/trusted"
 )
 
 // A confinement is where the process can write from some moment on.
@@ -59,24 +58,22 @@ func (d *Daemon) writable() []string {
 			add(s.Path)
 		}
 	}
-	var written []sinkRecord // by a daemon before this one
-	if data, err := trusted.ReadFile(filepath.Join(d.options.StateDir, sinksFile)); err == nil {
-		_ = json.Unmarshal(data, &written) // sinks says if it cannot be read
-	}
+	written, _, _ := readSinks(d.options.StateDir) // sinks says if it cannot be read
 	for _, r := range written {
 		add(r.Path)
 	}
 	return dirs
 }
 
-// needsRestart reports whether path, which a new configuration names, lies
-// where the process can no longer write.
+// needsRestart reports whether it is the confinement that keeps the process from
+// writing in the directory path, where it has just been refused: a new
+// configuration names it, or its disk has been mounted since.
 func (d *Daemon) needsRestart(path string) bool {
 	c := d.confined.Load()
 	if c == nil || c.dirs == nil {
 		return false
 	}
-	return !slices.ContainsFunc(c.dirs, func(dir string) bool {
+	return syscall.Access(path, 2) == nil || !slices.ContainsFunc(c.dirs, func(dir string) bool {
 		below, err := filepath.Rel(dir, path)
 		return err == nil && below != ".." && !strings.HasPrefix(below, "../")
 	})

@@ -60,11 +60,11 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 	d.intentOf(facts).done()
 	old.wipe()
 	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
-	d.sinks.settle()
+	files := d.sinks.settle(p.name)
 	p.kept.drop()
 	d.tellKept(d.keepTokens())
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")
 	d.hub.publish(ipc.Event{Time: time.Now(), Event: "forgotten", Profile: p.name})
 	d.notifyStatus()
-	return nil
+	return d.unremoved("forgot profile "+p.name, files)
 }

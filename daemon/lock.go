@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ func (d *Daemon) lock() *ipc.Problem {
 			d.closeLocked(p)
 		}
 	})
-	d.sinks.settle()
+	files := d.sinks.settle("")
 	d.options.Stores.File.Key().Lock()
 	d.options.Stores.Memory.Wipe()
 	if d.server != nil {
@@ -60,10 +61,15 @@ func (d *Daemon) lock() *ipc.Problem {
 	scrub()
 	d.log.Info().Msg("locked")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "locked"})
+	problem := d.unremoved("locked", files)
 	if err != nil {
-		return &ipc.Problem{Code: ipc.CodeInternal, Detail: "locked, but systemd still holds access tokens: " + err.Error()}
+		held := &ipc.Problem{Code: ipc.CodeInternal, Detail: "locked, but systemd still holds access tokens: " + err.Error()}
+		if problem != nil {
+			held.Detail, held.Hint = held.Detail+"; "+strings.TrimPrefix(problem.Detail, "locked, "), problem.Hint
+		}
+		return held
 	}
-	return nil
+	return problem
 }
 
 // haltForLock holds all profiles while it looks whether one would be lost. The

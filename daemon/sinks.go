@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,12 +35,13 @@ const settleTimeout = 5 * time.Second
 // written, so that no event can be missed and a slow disk holds up nobody.
 type sinks struct {
 	d        *Daemon
-	wakes    chan struct{}      // a look is due; buffered, for one look does for many
-	asks     chan chan struct{} // a look is due, and its end is waited for
+	wakes    chan struct{}    // a look is due; buffered, for one look does for many
+	asks     chan chan []left // a look is due, and what it leaves is waited for
 	finished chan commandEnd
 	ended    chan struct{}
 
 	status atomic.Pointer[map[string][]ipc.SinkStatus] // by profile
+	ours   atomic.Pointer[[]left]                      // every file that may be there
 
 	// The rest is run's alone.
 	files     map[string]*sinkFile // by path
@@ -47,14 +49,16 @@ type sinks struct {
 	recorded  []byte               // what sinksFile holds
 	recordErr error
 	news      map[string]bool // profiles whose sinks fail, or work, since this look
+	tries     int             // removals that failed, since one worked
 }
 
 // A sinkFile is one sink and what became of it.
 type sinkFile struct {
 	sink.Sink
-	id         sink.ID // zero if we have not written it
-	next       sink.ID // that of the file that is about to take its place
-	generation uint64  // of the token in it
+	ours       bool      // a file of ours may be there, or a part of one
+	ids        []sink.ID // what the file there may be called, if it is ours
+	leaving    bool      // it has to go
+	generation uint64    // of the token in it
 	written    time.Time
 	changed    bool  // the configuration of it has, since it was written
 	err        error // of the last write or removal
@@ -69,6 +73,12 @@ type commandEnd struct {
 	err    error
 }
 
+// A left is a token file that is there still, and why if it should not be.
+type left struct {
+	profile, path string
+	err           error
+}
+
 // A sinkRecord is a sinkFile in sinksFile. The file at Path is ours if it is one
 // of Files.
 type sinkRecord struct {
@@ -81,7 +91,7 @@ type sinkRecord struct {
 // the commands that run.
 func (s *sinks) start(d *Daemon) (stop func()) {
 	s.d, s.files, s.news = d, map[string]*sinkFile{}, map[string]bool{}
-	s.wakes, s.asks = make(chan struct{}, 1), make(chan chan struct{})
+	s.wakes, s.asks = make(chan struct{}, 1), make(chan chan []left)
 	s.finished, s.ended = make(chan commandEnd), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.run(ctx)
@@ -102,25 +112,95 @@ func (s *sinks) wake() {
 	}
 }
 
-// settle returns when every file is as it should be, or has failed to be.
-func (s *sinks) settle() {
+// settle returns when every file is as it should be, or has failed to be. It
+// returns those of profile, or of all if that is "", that should be gone and are
+// not.
+func (s *sinks) settle(profile string) []left {
 	if s.asks == nil {
-		return // the daemon does not run yet
+		return nil // the daemon does not run yet
 	}
-	done, patience := make(chan struct{}), time.After(settleTimeout)
+	done, patience := make(chan []left, 1), time.After(settleTimeout)
+	var all []left
 	select {
 	case s.asks <- done:
+		select {
+		case all = <-done:
+		case <-patience:
+			all = s.unanswered()
+		}
 	case <-s.ended:
-		return
 	case <-patience:
-		s.d.log.Warn().Msg("sinks are not in order yet: the disk does not answer")
-		return
+		all = s.unanswered()
 	}
-	select {
-	case <-done:
-	case <-patience:
-		s.d.log.Warn().Msg("sinks are not in order yet: the disk does not answer")
+	return slices.DeleteFunc(all, func(l left) bool { return profile != "" && l.profile != profile })
+}
+
+// dropped are the files that should be gone, and that no configured sink names.
+func (s *sinks) dropped() []ipc.SinkStatus {
+	var out []ipc.SinkStatus
+	if p := s.ours.Load(); p != nil {
+		for _, l := range *p {
+			named := slices.ContainsFunc(s.of(l.profile), func(st ipc.SinkStatus) bool { return st.Path == l.path })
+			if l.err != nil && !named {
+				out = append(out, ipc.SinkStatus{Path: l.path, Error: advice(l.err, l.path)})
+			}
+		}
 	}
+	return out
+}
+
+// unanswered is what has to be taken for left if the disk does not answer.
+func (s *sinks) unanswered() []left {
+	var all []left
+	if p := s.ours.Load(); p != nil {
+		for _, l := range *p {
+			if st := s.d.profile(l.profile).state.Load(); s.d.locked.Load() || st.facts.Store == "" {
+				all = append(all, left{l.profile, l.path, errors.New("its file system does not answer")})
+			}
+		}
+	}
+	return all
+}
+
+// unremoved says which token files are left, after what was done all the same.
+func (d *Daemon) unremoved(done string, all []left) *ipc.Problem {
+	if len(all) == 0 {
+		return nil
+	}
+	problem := &ipc.Problem{Code: ipc.CodeUnavailable}
+	var waiting, changed []string
+	away := false
+	for _, l := range all {
+		if errors.Is(l.err, sink.ErrChanged) {
+			changed = append(changed, "the token file "+l.err.Error()+" and may still hold a token")
+			problem.Hint = "rm " + ipc.ShellWord(l.path)
+			continue
+		}
+		away = away || errors.Is(l.err, sink.ErrNoDirectory) || errors.Is(l.err, sink.ErrNotMounted)
+		waiting = append(waiting, "the token file "+l.path+" could not be removed: "+reason(l))
+	}
+	if len(waiting) > 0 {
+		it := "it is"
+		if len(waiting) > 1 {
+			it = "they are"
+		}
+		it += " removed when the disk is back"
+		if c := d.confined.Load(); away && c != nil && c.dirs != nil { // to it, that is another place
+			it += " and the daemon has been restarted"
+		}
+		waiting = append(waiting, it)
+	}
+	problem.Detail = done + ", but " + strings.Join(append(waiting, changed...), "; ")
+	return problem
+}
+
+// reason is why l could not be removed, without its path.
+func reason(l left) string {
+	var e *fs.PathError
+	if errors.As(l.err, &e) && e.Path == l.path {
+		return e.Err.Error()
+	}
+	return l.err.Error()
 }
 
 func (s *sinks) run(ctx context.Context) {
@@ -128,6 +208,10 @@ func (s *sinks) run(ctx context.Context) {
 	s.readRecord()
 	s.look(ctx)
 	for {
+		var again <-chan time.Time
+		if len(s.left()) > 0 {
+			again = time.After(min(time.Second<<min(s.tries, 10), maxRemovalPause))
+		}
 		select {
 		case <-ctx.Done():
 			for ; s.commands > 0; s.commands-- {
@@ -139,11 +223,28 @@ func (s *sinks) run(ctx context.Context) {
 			s.publish()
 		case <-s.wakes:
 			s.look(ctx)
+		case <-again:
+			s.look(ctx)
 		case done := <-s.asks:
 			s.look(ctx)
-			close(done)
+			done <- s.left()
 		}
 	}
+}
+
+// maxRemovalPause is between two tries to remove a file.
+const maxRemovalPause = time.Minute
+
+// left are the files that should be gone and are not.
+func (s *sinks) left() []left {
+	var all []left
+	for _, f := range s.files {
+		if f.leaving {
+			all = append(all, left{f.Profile, f.Path, f.err})
+		}
+	}
+	slices.SortFunc(all, func(a, b left) int { return strings.Compare(a.path, b.path) })
+	return all
 }
 
 // look brings every file to where it should be.
@@ -161,7 +262,7 @@ func (s *sinks) look(ctx context.Context) {
 	for path, f := range s.files {
 		if w, ok := wanted[path]; !ok || w.Profile != f.Profile {
 			s.remove(f)
-			if f.id == (sink.ID{}) && !f.running {
+			if !f.ours && !f.running {
 				delete(s.files, path)
 			}
 		}
@@ -188,28 +289,32 @@ func (s *sinks) bring(ctx context.Context, f *sinkFile) {
 		s.remove(f)
 		return
 	}
+	f.leaving = false
 	t, ok := state.sinkToken()
 	if !ok {
 		return // there will be one, or a person will be told; the old one does no harm
 	}
 	defer clear(t.Value)
-	if f.err == nil && !f.changed && f.generation == t.Generation && sink.Holds(f.Path, f.id) {
+	if f.err == nil && !f.changed && f.generation == t.Generation && len(f.ids) == 1 && sink.Holds(f.Path, f.ids[0]) {
 		return
 	}
 	t.Profile = f.Profile
 	data := sinkFormats[f.Format](t)
 	defer clear(data)
-	id, err := sink.Write(f.Path, f.Mode, data, func(id sink.ID) {
-		f.next = id
+	if !f.ours {
+		f.ours = true
+		s.writeRecord() // before there is a part of it
+	}
+	before := f.ids
+	id, err := sink.Write(f.Path, f.Mode, data, f.ids, func(id sink.ID) {
+		f.ids = append(slices.Clip(before), id)
 		s.writeRecord()
 	}, s.d.ownDirs()...)
-	f.next = sink.ID{}
+	f.ids = before
 	if id != (sink.ID{}) {
-		f.id = id
+		f.ids = []sink.ID{id}
 	}
-	if errors.Is(err, fs.ErrPermission) && s.d.needsRestart(filepath.Dir(f.Path)) {
-		err = fmt.Errorf("%w: the daemon may write in the directories that it started with; restart it", err)
-	}
+	f.ours = len(f.ids) > 0
 	s.tell(f, err)
 	if err == nil {
 		f.generation, f.written, f.changed = t.Generation, time.Now(), false
@@ -220,15 +325,19 @@ func (s *sinks) bring(ctx context.Context, f *sinkFile) {
 
 // remove removes a file that we have written.
 func (s *sinks) remove(f *sinkFile) {
-	if f.id == (sink.ID{}) {
+	if !f.ours {
 		s.news[f.Profile] = s.news[f.Profile] || f.err != nil || f.commandErr != nil
 		f.err, f.commandErr = nil, nil
 		return
 	}
-	removed, err := sink.Remove(f.Path, f.id)
+	removed, err := sink.Remove(f.Path, f.ids)
 	s.tell(f, err)
-	if err == nil {
-		f.id, f.generation, f.written, f.commandErr = sink.ID{}, 0, time.Time{}, nil
+	f.leaving = err != nil
+	if f.leaving {
+		s.tries++
+	} else {
+		f.ours, f.ids, f.generation, f.written, f.commandErr = false, nil, 0, time.Time{}, nil
+		s.tries = 0
 	}
 	if removed {
 		s.d.log.Info().Str("profile", f.Profile).Str("path", f.Path).Msg("removed a sink")
@@ -237,6 +346,9 @@ func (s *sinks) remove(f *sinkFile) {
 
 // tell logs what has become of f if that is new.
 func (s *sinks) tell(f *sinkFile, err error) {
+	if errors.Is(err, fs.ErrPermission) && s.d.needsRestart(filepath.Dir(f.Path)) {
+		err = fmt.Errorf("%w: the daemon may write in the directories that it started with; restart it", err)
+	}
 	before := f.err
 	f.err = err
 	if errText(err) == errText(before) {
@@ -244,11 +356,22 @@ func (s *sinks) tell(f *sinkFile, err error) {
 	}
 	s.news[f.Profile] = true
 	if err != nil {
-		s.d.log.Warn().Str("profile", f.Profile).Str("path", f.Path).Err(err).
-			Msg("sink is not as it should be; trying again at the next refresh or reload")
+		s.d.log.Warn().Str("profile", f.Profile).Str("path", f.Path).Str("error", advice(err, f.Path)).
+			Msg("sink is not as it should be")
 		return
 	}
 	s.d.log.Info().Str("profile", f.Profile).Str("path", f.Path).Msg("sink is in order again")
+}
+
+// advice is err with what a person can type.
+func advice(err error, path string) string {
+	switch {
+	case errors.Is(err, sink.ErrForeign):
+		return err.Error() + "; rm " + ipc.ShellWord(path) + ", or name another path"
+	case errors.Is(err, sink.ErrChanged):
+		return err.Error() + "; rm " + ipc.ShellWord(path)
+	}
+	return errText(err)
 }
 
 func errText(err error) string {
@@ -338,7 +461,7 @@ func (s *sinks) commandEnded(ctx context.Context, e commandEnd) {
 	f.commandErr = e.err
 	if f.again {
 		f.again = false
-		if f.id != (sink.ID{}) {
+		if f.ours {
 			s.launch(ctx, f)
 		}
 	}
@@ -355,6 +478,17 @@ func (s *sinks) publish() {
 		}
 	}
 	s.status.Store(&status)
+	var ours []left
+	for _, f := range s.files {
+		if f.ours {
+			l := left{profile: f.Profile, path: f.Path}
+			if f.leaving {
+				l.err = f.err
+			}
+			ours = append(ours, l)
+		}
+	}
+	s.ours.Store(&ours)
 	for name, is := range s.news {
 		if status[name] == nil || !is {
 			continue
@@ -366,7 +500,7 @@ func (s *sinks) publish() {
 }
 
 func (f *sinkFile) describe() ipc.SinkStatus {
-	out := ipc.SinkStatus{Path: f.Path, Format: f.Format, Error: errText(f.err)}
+	out := ipc.SinkStatus{Path: f.Path, Format: f.Format, Error: advice(f.err, f.Path)}
 	if !f.written.IsZero() {
 		out.WrittenAt = f.written.UTC()
 	}
@@ -387,28 +521,51 @@ func (s *sinks) of(profile string) []ipc.SinkStatus {
 func (s *sinks) recordPath() string { return filepath.Join(s.d.options.StateDir, sinksFile) }
 
 // readRecord takes over what a daemon before us has written. Without a record
-// those files are not ours to remove, and only to replace.
+// those files are not ours to remove, nor to replace.
 func (s *sinks) readRecord() {
-	data, err := trusted.ReadFile(s.recordPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	var list []sinkRecord
-	if err == nil {
-		err = json.Unmarshal(data, &list)
-	}
+	list, data, err := readSinks(s.d.options.StateDir)
 	if err != nil {
 		s.d.log.Warn().Err(err).Msg("sinks of the run before are not known")
 		return
 	}
 	s.recorded = data
 	for _, r := range list {
-		for _, id := range r.Files {
-			if filepath.IsAbs(r.Path) && sink.Holds(r.Path, id) {
-				s.files[r.Path] = &sinkFile{Sink: sink.Sink{Path: r.Path, Profile: r.Profile}, id: id}
+		s.files[r.Path] = &sinkFile{Sink: sink.Sink{Path: r.Path, Profile: r.Profile}, ours: true, ids: r.Files}
+	}
+}
+
+// readSinks is the record of the files that a daemon has written.
+func readSinks(stateDir string) (list []sinkRecord, data []byte, err error) {
+	data, err = trusted.ReadFile(filepath.Join(stateDir, sinksFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &list)
+	}
+	return slices.DeleteFunc(list, func(r sinkRecord) bool { return !filepath.IsAbs(r.Path) }), data, err
+}
+
+// CheckSinks says why a daemon that keeps its state in stateDir would refuse the
+// sinks of c, as far as that can be said beforehand.
+func CheckSinks(c Config, stateDir string) error {
+	list, _, err := readSinks(stateDir)
+	if err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(stateDir, sinksFile), err)
+	}
+	ours := map[string][]sink.ID{}
+	for _, r := range list {
+		ours[r.Path] = r.Files
+	}
+	var all []error
+	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
+		for _, s := range c.Profiles[name].Sinks {
+			if err := sink.Check(s.Path, ours[s.Path]); err != nil {
+				all = append(all, errors.New("sink of "+name+": "+advice(err, s.Path)))
 			}
 		}
 	}
+	return errors.Join(all...)
 }
 
 // writeRecord comes before a file takes its place too, and then names both the
@@ -416,14 +573,8 @@ func (s *sinks) readRecord() {
 func (s *sinks) writeRecord() {
 	list := []sinkRecord{}
 	for _, f := range s.files {
-		r := sinkRecord{Path: f.Path, Profile: f.Profile}
-		for _, id := range []sink.ID{f.id, f.next} {
-			if id != (sink.ID{}) {
-				r.Files = append(r.Files, id)
-			}
-		}
-		if r.Files != nil {
-			list = append(list, r)
+		if f.ours {
+			list = append(list, sinkRecord{Path: f.Path, Profile: f.Profile, Files: f.ids})
 		}
 	}
 	slices.SortFunc(list, func(a, b sinkRecord) int { return strings.Compare(a.Path, b.Path) })
@@ -436,7 +587,7 @@ func (s *sinks) writeRecord() {
 		s.recorded = data
 	}
 	if err != nil && errText(err) != errText(s.recordErr) {
-		s.d.log.Warn().Err(err).Msg("sinks are not recorded; a restart will not know which files to remove")
+		s.d.log.Warn().Err(err).Msg("sinks are not recorded; a restart will not know which files are ours")
 	}
 	s.recordErr = err
 }

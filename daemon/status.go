@@ -22,6 +22,7 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(), Locked: d.locked.Load(),
 		Config:     ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
 		TokensKept: d.tokens.state(), Profiles: []ipc.ProfileStatus{}, Hardening: d.hardening(),
+		Unremoved: d.sinks.dropped(),
 	}
 	if config.err != nil {
 		s.Config.Error = config.err.Error()

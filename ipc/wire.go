@@ -141,6 +141,9 @@ type Status struct {
 	TokensKept string          `json:"tokens_kept"`
 	Hardening  Hardening       `json:"hardening"`
 	Profiles   []ProfileStatus `json:"profiles"`
+	// Unremoved are the token files that no sink of the configuration names any
+	// more, and that could not be removed yet.
+	Unremoved []SinkStatus `json:"unremoved,omitempty"`
 }
 
 // Hardening is what the kernel holds for the daemon's process.

@@ -15,21 +15,17 @@ func lockCommand() *cobra.Command {
 		Short: "wipe every secret from the daemon's memory, until unlock",
 		Long: `Wipe every secret from the daemon's memory. Until "bloq-agent unlock" the helper
 gets exit status 3, over restarts too. Logins in the memory store are lost. It
-refuses while a refresh token could not be saved yet, which would be lost too.`,
+refuses while a refresh token could not be saved yet, which would be lost too. If
+a token file could not be removed, the exit status is 5: the agent is locked all
+the same, and the file is removed when that can be done.`,
 		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {
 				return err
 			}
-			var s ipc.Status
-			if err := l.post(ipc.RouteLock, struct{}{}, &s); err != nil {
+			if err := l.post(ipc.RouteLock, struct{}{}, new(ipc.Status)); err != nil {
 				return err
-			}
-			for _, p := range s.Profiles {
-				for _, line := range sinkNotes(p) {
-					complain("warning: %s", line)
-				}
 			}
 			return printf("locked\n")
 		}),

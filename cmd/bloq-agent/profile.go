@@ -41,7 +41,9 @@ func logoutCommand() *cobra.Command {
 		Use:   "logout",
 		Short: "forget a login",
 		Long: `Forget a login: its secrets leave the store and the daemon. Bloq has no way to
-revoke a refresh token; --delete-keys deletes the client keys that bought it.`,
+revoke a refresh token; --delete-keys deletes the client keys that bought it. If
+a token file could not be removed, the exit status is 5, and the file is removed
+when that can be done.`,
 		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
@@ -192,7 +194,10 @@ func configCommand() *cobra.Command {
 				if err := mustExist(cmd, path); err != nil {
 					return err
 				}
-				_, data, err := daemon.LoadConfig(path)
+				config, data, err := daemon.LoadConfig(path)
+				if err == nil {
+					err = checkSinks(config)
+				}
 				switch {
 				case err != nil:
 					return failAll(ipc.ExitUnavailable, trusted.Mend(err), err)
@@ -208,6 +213,15 @@ func configCommand() *cobra.Command {
 		},
 	)
 	return cmd
+}
+
+// checkSinks looks at what is on the disk. The daemon need not run.
+func checkSinks(c daemon.Config) error {
+	state, err := daemon.StateDir(os.Getenv)
+	if err != nil {
+		return err
+	}
+	return daemon.CheckSinks(c, state)
 }
 
 const configUsage = "configuration file (default: $XDG_CONFIG_HOME/bloq-agent/config.toml)"

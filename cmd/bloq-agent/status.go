@@ -98,6 +98,11 @@ func show(s ipc.Status, asJSON bool, hints []hint) error {
 			return err
 		}
 	}
+	for _, f := range s.Unremoved {
+		if err := printf("token file %s could not be removed: %s\n", f.Path, f.Error); err != nil {
+			return err
+		}
+	}
 	if err := table(s.Profiles); err != nil || len(hints) < 2 {
 		return err
 	}

@@ -31,14 +31,29 @@ func (s Sink) Equal(t Sink) bool {
 }
 
 // An ID tells the file that Write has made from any other at the same path, and
-// from the same one after somebody has changed it. It outlives a restart; the
-// device's number is not part of it, because that can be another after a boot.
+// from the same one after somebody has changed it. It outlives a restart.
 type ID struct {
 	Inode   uint64 `json:"inode"`
 	ModTime int64  `json:"mtime_ns"`
+	// Device is that of the directory, and 0 on a file system in memory. It does
+	// not tell files apart, because it can be another after a boot; it tells a
+	// file that was removed from one whose disk is away.
+	Device uint64 `json:"device,omitempty"`
 }
 
-// ErrChanged says that a file is ours by its inode, and that somebody has written
-// to it or touched it since. It may hold a token still, or what another has put
-// there.
-var ErrChanged = errors.New("it was changed after it was written, so it is left to you to remove")
+func (id ID) same(other ID) bool { return id.Inode == other.Inode && id.ModTime == other.ModTime }
+
+// What keeps a file from being written or removed, and only a person can mend.
+var (
+	// ErrForeign says that the file is somebody else's.
+	ErrForeign = errors.New("is there already, and bloq-agent did not write it")
+	// ErrChanged says that somebody has written to our file, or touched it. It may
+	// hold a token still, or what another has put there.
+	ErrChanged = errors.New("was changed after bloq-agent wrote it")
+)
+
+// What keeps a file from being looked at, that may be there again later.
+var (
+	ErrNoDirectory = errors.New("its directory is not there")
+	ErrNotMounted  = errors.New("its file system is not mounted")
+)

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func idOf(st *syscall.Stat_t) ID {
@@ -17,10 +20,11 @@ func idOf(st *syscall.Stat_t) ID {
 // Write puts data at path as a whole, in a file of the given mode whatever the
 // umask. The directory must be there, ours or root's, closed to other writers,
 // and none of the directories in forbidden; nothing on the way may be a symbolic
-// link; at path there must be a regular file or nothing. When Write returns the
-// content is on the disk. Before the file takes its place, announce is called
-// with the ID that it will have, so that a crash leaves none that nobody knows.
-func Write(path string, mode fs.FileMode, data []byte, announce func(ID), forbidden ...string) (ID, error) {
+// link; at path there must be nothing, or the file of an earlier Write, one of
+// ours. When Write returns the content is on the disk. Before the file takes its
+// place, announce is called with the ID that it will have, so that a crash leaves
+// none that nobody knows.
+func Write(path string, mode fs.FileMode, data []byte, ours []ID, announce func(ID), forbidden ...string) (ID, error) {
 	d, err := openDir(filepath.Dir(path))
 	if err != nil {
 		return ID{}, err
@@ -30,17 +34,40 @@ func Write(path string, mode fs.FileMode, data []byte, announce func(ID), forbid
 		return ID{}, err
 	}
 	name := filepath.Base(path)
-	if err := d.replaceable(name); err != nil {
+	there, err := d.replaceable(name, ours)
+	if err != nil {
 		return ID{}, err
 	}
-	return d.replace(name, mode, data, announce)
+	return d.replace(name, mode, data, there, announce)
 }
 
-// Remove removes the file at path if it is the one that Write called id, and
-// reports whether it did.
-func Remove(path string, id ID) (bool, error) {
+// Check says why Write would refuse path, as far as that can be said beforehand:
+// a directory that is not there yet may be there by then.
+func Check(path string, ours []ID) error {
 	d, err := openDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if err := d.check(nil); err != nil {
+		return err
+	}
+	_, err = d.replaceable(filepath.Base(path), ours)
+	return err
+}
+
+// Remove removes the file at path if Write has made it, which called it one of
+// ours, and reports whether it did. It fails if the directory is not there, or is
+// on another file system now: the disk, and the file on it, may come back.
+func Remove(path string, ours []ID) (bool, error) {
+	d, err := openDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		if lasting(ours) {
+			return false, ErrNoDirectory
+		}
 		return false, nil
 	}
 	if err != nil {
@@ -48,24 +75,52 @@ func Remove(path string, id ID) (bool, error) {
 	}
 	defer d.close()
 	name := filepath.Base(path)
-	d.unlink(tempName(name)) // what a crash may have left
+	if err := d.unlink(tempName(name)); err != nil { // what a crash may have left
+		return false, err
+	}
 	st, err := d.look(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		if lasting(ours) && !d.holds(ours) {
+			return false, ErrNotMounted
+		}
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	switch {
-	case st.Ino != id.Inode, st.Mode&syscall.S_IFMT != syscall.S_IFREG:
-		return false, nil // it is somebody else's
-	case idOf(st) != id:
-		return false, ErrChanged
+	switch owner(st, ours) {
+	case another:
+		return false, nil
+	case changed:
+		return false, fmt.Errorf("%s %w", path, ErrChanged)
 	}
-	if err := syscall.Unlinkat(d.fd, name); err != nil {
-		return false, &fs.PathError{Op: "remove", Path: path, Err: err}
+	if err := d.unlink(name); err != nil {
+		return false, err
 	}
 	return true, d.sync()
+}
+
+// An ownership says whose a file is.
+type ownership int
+
+const (
+	another ownership = iota // we did not write it
+	changed                  // we wrote it, and it has been written to since
+	own                      // it is as we wrote it
+)
+
+func owner(st *syscall.Stat_t, ours []ID) ownership {
+	whose := another
+	for _, id := range ours {
+		switch {
+		case st.Mode&syscall.S_IFMT != syscall.S_IFREG:
+		case idOf(st).same(id):
+			return own
+		case st.Ino == id.Inode:
+			whose = changed
+		}
+	}
+	return whose
 }
 
 // Holds reports whether the file at path is still the one that Write called id.
@@ -76,7 +131,31 @@ func Holds(path string, id ID) bool {
 	}
 	defer d.close()
 	st, err := d.look(filepath.Base(path))
-	return err == nil && idOf(st) == id
+	return err == nil && idOf(st).same(id)
+}
+
+// device is the number of the file system that d is on; 0 if files on that do not
+// outlive it.
+func (d *dir) device() uint64 {
+	var st syscall.Stat_t
+	var fsys unix.Statfs_t
+	if syscall.Fstat(d.fd, &st) != nil || unix.Fstatfs(d.fd, &fsys) != nil {
+		return 0
+	}
+	if t := int64(fsys.Type); t == unix.TMPFS_MAGIC || t == unix.RAMFS_MAGIC {
+		return 0
+	}
+	return st.Dev
+}
+
+// lasting reports whether one of ours may be on a disk that is away.
+func lasting(ours []ID) bool {
+	return slices.ContainsFunc(ours, func(id ID) bool { return id.Device != 0 })
+}
+
+// holds reports whether d is on the file system of one of ours.
+func (d *dir) holds(ours []ID) bool {
+	return slices.ContainsFunc(ours, func(id ID) bool { return id.Device == d.device() })
 }
 
 // A dir is an open directory. What is done in it is done in the one that was
@@ -156,24 +235,31 @@ func (d *dir) check(forbidden []string) error {
 	return nil
 }
 
-// replaceable says why name, if it is there, is nothing to put a file in the
-// place of.
-func (d *dir) replaceable(name string) error {
+// replaceable reports whether name is there, and says why it is nothing to put a
+// file in the place of.
+func (d *dir) replaceable(name string, ours []ID) (there bool, err error) {
 	st, err := d.look(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	path := filepath.Join(d.path, name)
 	switch st.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:
-		return nil
 	case syscall.S_IFLNK:
-		return fmt.Errorf("%s is a symbolic link; name what it points to", path)
+		return true, fmt.Errorf("%s is a symbolic link; name what it points to", path)
+	default:
+		return true, fmt.Errorf("%s is there and is not a regular file", path)
 	}
-	return fmt.Errorf("%s is there and is not a regular file", path)
+	switch owner(st, ours) {
+	case another:
+		return true, fmt.Errorf("%s %w", path, ErrForeign)
+	case changed:
+		return true, fmt.Errorf("%s %w", path, ErrChanged)
+	}
+	return true, nil
 }
 
 // look is lstat(2) of name.
@@ -194,10 +280,11 @@ func (d *dir) look(name string) (*syscall.Stat_t, error) {
 // Nobody else writes in the directory.
 func tempName(name string) string { return ".bloq-" + name + ".tmp" }
 
-// replace writes data beside name and renames it over that.
-func (d *dir) replace(name string, mode fs.FileMode, data []byte, announce func(ID)) (ID, error) {
+// replace writes data beside name and renames it to that; over it only if it was
+// there.
+func (d *dir) replace(name string, mode fs.FileMode, data []byte, there bool, announce func(ID)) (ID, error) {
 	temp := tempName(name)
-	d.unlink(temp)
+	_ = d.unlink(temp) // if it is still there the next step says so
 	fd, err := openat(d.fd, temp, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW)
 	if err != nil {
 		return ID{}, &fs.PathError{Op: "create", Path: filepath.Join(d.path, temp), Err: err}
@@ -208,16 +295,35 @@ func (d *dir) replace(name string, mode fs.FileMode, data []byte, announce func(
 		err = closeErr
 	}
 	if err == nil {
+		id.Device = d.device()
 		announce(id)
-		if err = syscall.Renameat(d.fd, temp, d.fd, name); err != nil {
-			err = &fs.PathError{Op: "rename", Path: filepath.Join(d.path, name), Err: err}
-		}
+		err = d.rename(temp, name, there)
 	}
 	if err != nil {
-		d.unlink(temp)
+		_ = d.unlink(temp) // Remove tries again
 		return ID{}, err
 	}
 	return id, d.sync()
+}
+
+// rename gives temp its name. If nothing was there a moment ago, nothing may be
+// there now; not every file system (NFS) can promise that.
+func (d *dir) rename(temp, name string, there bool) error {
+	err := error(unix.EINVAL)
+	if !there {
+		err = unix.Renameat2(d.fd, temp, d.fd, name, unix.RENAME_NOREPLACE)
+	}
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		err = syscall.Renameat(d.fd, temp, d.fd, name)
+	}
+	path := filepath.Join(d.path, name)
+	switch err {
+	case nil:
+		return nil
+	case unix.EEXIST:
+		return fmt.Errorf("%s %w", path, ErrForeign)
+	}
+	return &fs.PathError{Op: "rename", Path: path, Err: err}
 }
 
 func fill(f *os.File, mode fs.FileMode, data []byte) (ID, error) {
@@ -241,9 +347,17 @@ func fill(f *os.File, mode fs.FileMode, data []byte) (ID, error) {
 	return idOf(st), nil
 }
 
-// unlink is for what may not be there; if it cannot be removed the next step
-// says why.
-func (d *dir) unlink(name string) { _ = syscall.Unlinkat(d.fd, name) }
+// unlink removes name if it is there. A disk that is read-only says so of what is
+// not there too.
+func (d *dir) unlink(name string) error {
+	if _, err := d.look(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := syscall.Unlinkat(d.fd, name); err != nil && err != syscall.ENOENT {
+		return &fs.PathError{Op: "remove", Path: filepath.Join(d.path, name), Err: err}
+	}
+	return nil
+}
 
 // sync makes a rename or a removal durable. Some file systems cannot do that
 // for a directory and say EINVAL; and who may write in a directory may not

@@ -2,6 +2,7 @@ package sink
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,7 +32,13 @@ func quiet(ID) {}
 
 func mustWrite(t *testing.T, path, text string) ID {
 	t.Helper()
-	id, err := Write(path, 0o600, []byte(text), quiet)
+	// Whatever is there is taken for ours.
+	var ours []ID
+	var st syscall.Stat_t
+	if syscall.Lstat(path, &st) == nil {
+		ours = append(ours, idOf(&st))
+	}
+	id, err := Write(path, 0o600, []byte(text), ours, quiet)
 	must(t, err)
 	return id
 }
@@ -61,7 +68,7 @@ func TestAnIDIsAnnouncedBeforeItIsThere(t *testing.T) {
 	path := place(t) + "/x"
 	old := mustWrite(t, path, "one")
 	var announced ID
-	id, err := Write(path, 0o600, []byte("two"), func(id ID) {
+	id, err := Write(path, 0o600, []byte("two"), []ID{old}, func(id ID) {
 		announced = id
 		if !Holds(path, old) || Holds(path, id) {
 			t.Error("the new file has its place already")
@@ -149,7 +156,7 @@ func TestRefusals(t *testing.T) {
 			path, want := prepare(t, dir)
 			// Our own directory is known through a link too.
 			must(t, os.Symlink(dir+"/own", dir+"/alias"))
-			_, err := Write(path, 0o600, []byte("secret"), quiet, dir+"/missing", dir+"/alias")
+			_, err := Write(path, 0o600, []byte("secret"), nil, quiet, dir+"/missing", dir+"/alias")
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
 			}
@@ -176,7 +183,7 @@ func TestADirectoryThatIsExchangedInTheMiddle(t *testing.T) {
 	defer d.close()
 	must(t, os.Rename(top+"/a", top+"/b"))
 	must(t, os.Symlink("evil", top+"/a"))
-	_, err = d.replace("x", 0o600, []byte("secret"), quiet)
+	_, err = d.replace("x", 0o600, []byte("secret"), false, quiet)
 	must(t, err)
 	wantContent(t, top+"/b/x", "secret")
 	wantAlone(t, top+"/evil")
@@ -184,11 +191,13 @@ func TestADirectoryThatIsExchangedInTheMiddle(t *testing.T) {
 
 func TestModeWhateverTheUmask(t *testing.T) {
 	dir := place(t)
+	var ours []ID
 	for _, umask := range []int{0, 0o077, 0o777} {
 		for _, mode := range []fs.FileMode{0o400, 0o600, 0o640, 0o644} {
 			old := syscall.Umask(umask)
-			_, err := Write(dir+"/x", mode, []byte("t"), quiet)
+			id, err := Write(dir+"/x", mode, []byte("t"), ours, quiet)
 			syscall.Umask(old)
+			ours = []ID{id}
 			must(t, err)
 			fi, err := os.Lstat(dir + "/x")
 			must(t, err)
@@ -203,7 +212,7 @@ func TestModeWhateverTheUmask(t *testing.T) {
 func TestReadersNeverSeeAPart(t *testing.T) {
 	path := place(t) + "/x"
 	content := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i%26)}, 3000) }
-	_, err := Write(path, 0o600, content(0), quiet)
+	id, err := Write(path, 0o600, content(0), nil, quiet)
 	must(t, err)
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
@@ -225,7 +234,7 @@ func TestReadersNeverSeeAPart(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		_, err := Write(path, 0o600, content(i), quiet)
+		id, err = Write(path, 0o600, content(i), []ID{id}, quiet)
 		must(t, err)
 	}
 	close(stop)
@@ -257,9 +266,9 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 		}
 		// What is ours by its inode is told of: it may hold a token still.
 		want := map[string]error{"a later content": ErrChanged, "a later time": ErrChanged}[name]
-		removed, err := Remove(path, id)
-		reused := name == "somebody else's file" && err == ErrChanged // the kernel may give a new file the old inode
-		if removed || err != want && !reused {
+		removed, err := Remove(path, []ID{id})
+		reused := name == "somebody else's file" && errors.Is(err, ErrChanged) // the kernel may give a new file the old inode
+		if removed || !errors.Is(err, want) && !reused {
 			t.Errorf("%s: removed %v, %v", name, removed, err)
 		}
 		if _, err := os.Lstat(path); err != nil {
@@ -268,16 +277,94 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 	}
 	_ = os.RemoveAll(path)
 	id = mustWrite(t, path, "one")
-	if removed, err := Remove(path, id); !removed || err != nil {
+	if removed, err := Remove(path, []ID{id}); !removed || err != nil {
 		t.Errorf("ours: removed %v, %v", removed, err)
 	}
-	if removed, err := Remove(path, id); removed || err != nil {
+	if removed, err := Remove(path, []ID{id}); removed || err != nil {
 		t.Errorf("again: removed %v, %v", removed, err)
 	}
-	must(t, os.RemoveAll(dir))
-	if removed, err := Remove(path, id); removed || err != nil {
-		t.Errorf("without the directory: removed %v, %v", removed, err)
+}
+
+// A file that is not there may come back with its directory or its disk, unless
+// that was in memory.
+func TestADirectoryThatIsAway(t *testing.T) {
+	dir := place(t)
+	id := mustWrite(t, dir+"/x", "one")
+	if id.Device == 0 {
+		t.Skipf("%s is on a file system in memory", dir)
 	}
+	elsewhere, inMemory := id, id
+	elsewhere.Device, inMemory.Device = id.Device+1, 0
+	must(t, os.Rename(dir, dir+"2"))
+	wantRemoval := func(name string, id ID, want error) {
+		t.Helper()
+		if removed, err := Remove(dir+"/x", []ID{id}); removed || !errors.Is(err, want) {
+			t.Errorf("%s: removed %v, %v; want %v", name, removed, err, want)
+		}
+	}
+	wantRemoval("no directory", id, ErrNoDirectory)
+	wantRemoval("no directory, of one in memory", inMemory, nil)
+	must(t, os.Mkdir(dir, 0o700)) // as an empty mount point is
+	wantRemoval("no file", id, nil)
+	wantRemoval("no file, on another file system", elsewhere, ErrNotMounted)
+	wantRemoval("no file, of one in memory", inMemory, nil)
+	must(t, os.Remove(dir))
+	must(t, os.Rename(dir+"2", dir))
+	if removed, err := Remove(dir+"/x", []ID{elsewhere}); !removed || err != nil {
+		t.Errorf("back, with another number: removed %v, %v", removed, err)
+	}
+}
+
+// Only nothing, or what was written here, makes place for a token; Check says the
+// same beforehand, and a file that comes in between is not lost.
+func TestWhoseFileIsReplaced(t *testing.T) {
+	dir := place(t)
+	path := dir + "/x"
+	for name, tt := range map[string]struct {
+		prepare func() []ID
+		want    error
+	}{
+		"nothing":               {func() []ID { return nil }, nil},
+		"nothing, once ours":    {func() []ID { return []ID{{Inode: 1, ModTime: 1}} }, nil},
+		"ours":                  {func() []ID { return []ID{mustWrite(t, path, "one")} }, nil},
+		"the announced one":     {func() []ID { return []ID{{Inode: 1, ModTime: 1}, mustWrite(t, path, "one")} }, nil},
+		"somebody's":            {func() []ID { mustWrite(t, path, "one"); return nil }, ErrForeign},
+		"somebody's, empty":     {func() []ID { mustWrite(t, path, ""); return nil }, ErrForeign},
+		"somebody's after ours": {func() []ID { mustWrite(t, path, "one"); return []ID{{Inode: 1, ModTime: 1}} }, ErrForeign},
+		"ours, written to": {func() []ID {
+			id := mustWrite(t, path, "one")
+			must(t, os.WriteFile(path, []byte("mine"), 0o600))
+			return []ID{id}
+		}, ErrChanged},
+		"ours, touched": {func() []ID {
+			id := mustWrite(t, path, "one")
+			must(t, os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour)))
+			return []ID{id}
+		}, ErrChanged},
+	} {
+		_ = os.Remove(path)
+		ours := tt.prepare()
+		old, _ := os.ReadFile(path)
+		if err := Check(path, ours); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Check says %v, want %v", name, err, tt.want)
+		}
+		_, err := Write(path, 0o600, []byte("token"), ours, quiet)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+		if tt.want == nil {
+			old = []byte("token")
+		}
+		wantContent(t, path, string(old))
+		wantAlone(t, dir, "x")
+	}
+	must(t, os.Remove(path))
+	_, err := Write(path, 0o600, []byte("token"), nil, func(ID) { must(t, os.WriteFile(path, []byte("mine"), 0o600)) })
+	if !errors.Is(err, ErrForeign) {
+		t.Errorf("a file that came in between: %v", err)
+	}
+	wantContent(t, path, "mine")
+	wantAlone(t, dir, "x")
 }
 
 // A directory that was opened to others after the write is no reason to leave
@@ -286,7 +373,7 @@ func TestRemovalFromADirectoryThatIsOpenNow(t *testing.T) {
 	dir := place(t)
 	id := mustWrite(t, dir+"/x", "one")
 	must(t, os.Chmod(dir, 0o777))
-	if removed, err := Remove(dir+"/x", id); !removed || err != nil {
+	if removed, err := Remove(dir+"/x", []ID{id}); !removed || err != nil {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	wantAlone(t, dir)
@@ -299,7 +386,7 @@ func TestWhatACrashLeftIsCleared(t *testing.T) {
 	wantContent(t, dir+"/x", "one")
 	wantAlone(t, dir, "x")
 	must(t, os.WriteFile(dir+"/"+tempName("x"), []byte("half a to"), 0o600))
-	_, err := Remove(dir+"/x", id)
+	_, err := Remove(dir+"/x", []ID{id})
 	must(t, err)
 	wantAlone(t, dir)
 	// A link there is not followed.
@@ -319,7 +406,7 @@ func TestAFullDiskKeepsTheOldContent(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
 	id := mustWrite(t, dir+"/x", "one")
-	if _, err := Write(dir+"/x", 0o600, make([]byte, 1<<20), quiet); err == nil {
+	if _, err := Write(dir+"/x", 0o600, make([]byte, 1<<20), []ID{id}, quiet); err == nil {
 		t.Error("a megabyte went into 16 KiB")
 	}
 	wantContent(t, dir+"/x", "one")
