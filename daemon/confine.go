@@ -53,14 +53,11 @@ func (d *Daemon) writable() []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	for _, p := range d.config.Load().Profiles {
-		for _, s := range p.Sinks {
-			add(s.Path)
-		}
+	for _, s := range d.config.Load().sinks() {
+		add(s.Path)
 	}
-	written, _, _ := readSinks(d.options.StateDir) // sinks says if it cannot be read
-	for _, r := range written {
-		add(r.Path)
+	for _, path := range d.sinks.Paths() {
+		add(path)
 	}
 	return dirs
 }

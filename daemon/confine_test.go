@@ -18,11 +18,18 @@ func TestWhatMustBeWritable(t *testing.T) {
 	for _, name := range []string{"state", "key", "sink", "old"} {
 		do(t, os.Mkdir(at(name), 0o700))
 	}
-	do(t, os.WriteFile(at("state/"+sinksFile), []byte(`[{"path":"`+at("old/token")+`","profile":"x","files":[]}]`), 0o600))
+	do(t, os.WriteFile(at("state/sinks.json"), []byte(`[{"path":"`+at("old/token")+`","profile":"x","files":[]}]`), 0o600))
 	d := &Daemon{options: Options{StateDir: at("state"), Writes: []string{at("key")}}}
 	d.config.Store(&configState{Config: Config{Profiles: map[string]ProfileConfig{
 		"default": {Sinks: []sink.Sink{{Path: at("sink/a")}, {Path: at("sink/b")}, {Path: at("later/c")}}},
 	}}})
+	defer d.sinks.Start(sink.Options{
+		Record:  sinksRecord(d.options.StateDir),
+		Wanted:  func() ([]sink.Sink, bool) { return nil, false },
+		Content: func(sink.Sink) sink.Content { return sink.Content{} },
+		Explain: func(_ string, err error) error { return err },
+		On:      func(e sink.Event) { t.Error(e) },
+	})()
 	want := []string{at("state"), at("key"), at("sink"), at("old")}
 	if got := d.writable(); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
+	"bloq-agent/daemon/sink"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
@@ -52,7 +53,7 @@ type Daemon struct {
 	records  *store.Profiles
 	config   atomic.Pointer[configState]
 	hub      hub
-	sinks    sinks
+	sinks    sink.Keeper
 	callers  callers
 	confined atomic.Pointer[confinement]
 	refusals seldom
@@ -122,7 +123,7 @@ func New(o Options) (*Daemon, error) {
 func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.running = true
 	d.hub.init()
-	defer d.sinks.start(d)()
+	defer d.startSinks()()
 	d.openAll(ctx)
 	srv := server.New(d.options.Listener, d.routes(), server.Hooks{Refused: d.refused, Trouble: d.troubled, Panicked: d.panicked})
 	d.server = srv

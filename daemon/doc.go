@@ -25,8 +25,8 @@
 //	Daemon.dropLater             Daemon.dropSoon       the copy that was left is deleted, or the daemon stops
 //	Daemon.reopen, openAll       reload                each profile was looked at
 //	eachProfile's                its caller, waiting   f returns
-//	sinks.run                    sinks.start           Run returns
-//	a sink's command             sinks.launch          the command ends, or is killed (10 s, or Run returns)
+//	sink.Keeper.attend           Keeper.Wake, Settle   there is nothing to do for its file; a hung disk keeps it
+//	sink.Keeper.command          attend                the command ends, or is killed (10 s, or Run returns)
 //	bootClock.runBoot, runSteps  New                   the daemon stops
 //	Keyring.Watch's              patience.wait           its context ends
 //	a keyring call               store.Keyring         the Secret Service answers
@@ -35,6 +35,6 @@
 //
 // Each piece has one owner: a refresher's loop owns the tokens' schedule, a
 // login owns its secrets, a profile's change lock covers what replaces them,
-// sinks.run owns the files that tokens are kept in, and Daemon.mu guards the map
+// a sink.Keeper owns the files that tokens are kept in, and Daemon.mu guards the map
 // of profiles and nothing that blocks.
 package daemon

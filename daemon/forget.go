@@ -60,7 +60,7 @@ func (d *Daemon) forget(ctx context.Context, p *profile) *ipc.Problem {
 	d.intentOf(facts).done()
 	old.wipe()
 	p.set(&state{facts: store.Profile{Name: p.name}, problem: p.needsLogin("needs login")})
-	files := d.sinks.settle(p.name)
+	files := d.settleSinks(p.name)
 	p.kept.drop()
 	d.tellKept(d.keepTokens())
 	d.log.Info().Str("profile", p.name).Msg("forgot a login")

@@ -48,7 +48,7 @@ func (d *Daemon) lock() *ipc.Problem {
 			d.closeLocked(p)
 		}
 	})
-	files := d.sinks.settle("")
+	files := d.settleSinks("")
 	d.options.Stores.File.Key().Lock()
 	d.options.Stores.Memory.Wipe()
 	if d.server != nil {

@@ -35,7 +35,7 @@ func (d *Daemon) reload() {
 	}
 	d.log.Info().Str("path", d.options.ConfigPath).Msg("configuration reloaded")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "reloaded"})
-	d.sinks.wake()
+	d.sinks.Wake()
 	// Beside the loop, because they wait for exchanges under way and the store.
 	if old.loaded.IsZero() {
 		go d.openAll(context.Background())

@@ -22,7 +22,7 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(), Locked: d.locked.Load(),
 		Config:     ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
 		TokensKept: d.tokens.state(), Profiles: []ipc.ProfileStatus{}, Hardening: d.hardening(),
-		Unremoved: d.sinks.dropped(),
+		Unremoved: d.dropped(),
 	}
 	if config.err != nil {
 		s.Config.Error = config.err.Error()
@@ -54,7 +54,7 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
 		RefreshExpiry: f.RefreshExpiry.UTC(), Pending: pendingIDs(f), StoreNote: d.options.Stores.note(f.Store),
 		Hosts: d.hosts(name).Origins(),
-		Sinks: d.sinks.of(name),
+		Sinks: d.sinkStatus(name),
 	}
 	if elsewhere(f) && f.Store != "" {
 		out.Warning = "a copy of the login is left in the " + f.Leftover + "; it is deleted as soon as that can be had"
@@ -201,7 +201,7 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 	e.Msg(name)
 	status := s.describe(d, p.name, now)
 	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
-	d.sinks.wake()
+	d.sinks.Wake()
 	d.warnOfEnd(p, status, now)
 	d.warnOfSkew(p, status)
 	d.notifyStatus()

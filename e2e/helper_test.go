@@ -56,7 +56,7 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/accounts":         {},
 		"bloq-agent/accounts/sandbox": {"bloq-agent/accounts"},
 		"bloq-agent/daemon/dialect":   {"bloq-agent/ipc"},
-		"bloq-agent/daemon/sink":      {"bloq-agent/daemon/harden"},
+		"bloq-agent/daemon/sink":      {"bloq-agent/daemon/harden", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
 		"bloq-agent/daemon/harden":    {},
 		"bloq-agent/cmd/bloq-sandbox": {
 			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",

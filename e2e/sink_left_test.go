@@ -88,6 +88,7 @@ func TestLockAndLogoutNameTheFilesThatTheyLeave(t *testing.T) {
 		"a disk that is read-only":           readOnlySinks,
 		"a disk that is not mounted":         diskThatIsAway,
 		"a directory on a disk that is away": directoryThatIsAway,
+		"a disk that does not answer":        diskThatHangs,
 		"a directory that was moved":         movedDirectory,
 		"a directory that is a link now":     linkedDirectory,
 		"a directory that cannot be changed": immutableDirectory,
@@ -193,6 +194,23 @@ func directoryThatIsAway(t *testing.T, w *world, dir string) hindrance {
 	return o
 }
 
+// diskThatHangs never answers the kernel, as a file server that is away.
+func diskThatHangs(t *testing.T, _ *world, dir string) hindrance {
+	var server *os.File
+	begin := func() {
+		var err error
+		if server, err = os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
+			t.Skip("takes /dev/fuse, and root")
+		}
+		mount(t, "fuse", dir, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd()))
+	}
+	end := func() {
+		must(t, server.Close())
+		must(t, syscall.Unmount(dir, syscall.MNT_DETACH))
+	}
+	return hindrance{dir, "its file system does not answer", begin, end}
+}
+
 func movedDirectory(t *testing.T, _ *world, dir string) hindrance {
 	return hindrance{
 		dir, "its directory is not there",
@@ -281,4 +299,27 @@ func TestTheNextDaemonRemovesWhatIsLeft(t *testing.T) {
 	w.removes(a)
 	w.removes(b)
 	w.eventually("status is in order", func() bool { return !strings.Contains(w.run("", "bloq-agent", "status").stdout, dir) })
+}
+
+// With a configuration that cannot be read nobody knows which sinks there should
+// be; but lock leaves no token in those of the run before.
+func TestLockWithABadConfiguration(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	path := w.sinkDir() + "/x"
+	w.configure(fmt.Sprintf(tokenSink, "x"))
+	w.start("--store", "file")
+	w.login()
+	w.eventually("the file", w.holdsToken(path))
+	token := content(path)
+	w.stop()
+	w.configure("store = \n")
+	w.start("--store", "file")
+	w.run("", "bloq-agent", "status")
+	if content(path) != token {
+		t.Error("a configuration that is not taken removed a file")
+	}
+	w.must("", "bloq-agent", "lock")
+	if !w.gone(path)() {
+		t.Error("lock left a token")
+	}
 }

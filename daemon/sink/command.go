@@ -12,8 +12,8 @@ import (
 	"bloq-agent/daemon/harden"
 )
 
-// CommandTimeout is how long a command may run.
-const CommandTimeout = 10 * time.Second
+// commandTimeout is how long a command may run.
+const commandTimeout = 10 * time.Second
 
 // maxOutput is how many bytes of a command's output are kept.
 const maxOutput = 4 << 10
@@ -26,8 +26,8 @@ const pipeWait = time.Second
 // changes how a program is loaded, is not among them.
 var passed = []string{"PATH", "HOME", "USER", "LANG", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"}
 
-// Environment is what the command of s runs with.
-func (s Sink) Environment(getenv func(string) string) []string {
+// environment is what the command of s runs with.
+func (s Sink) environment(getenv func(string) string) []string {
 	var env []string
 	for _, name := range passed {
 		if value := getenv(name); value != "" {
@@ -37,10 +37,10 @@ func (s Sink) Environment(getenv func(string) string) []string {
 	return append(env, "BLOQ_SINK_PATH="+s.Path, "BLOQ_PROFILE="+s.Profile)
 }
 
-// Run runs argv, without a shell, in /, with stdin at its end. After timeout, or
+// run runs argv, without a shell, in /, with stdin at its end. After timeout, or
 // when ctx ends, its whole process group is killed. It returns the beginning of
 // what the command wrote, without anything that looks like a token.
-func Run(ctx context.Context, argv, env []string, timeout time.Duration) (output string, err error) {
+func run(ctx context.Context, argv, env []string, timeout time.Duration) (output string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var out bounded

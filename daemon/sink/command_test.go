@@ -12,15 +12,15 @@ import (
 func env() []string { return []string{"PATH=" + os.Getenv("PATH")} }
 
 func TestACommandIsAnArgvAndNoShellReadsIt(t *testing.T) {
-	out, err := Run(t.Context(), []string{"printf", "%s|", "$HOME", "a b", "`id`", ";", "*"}, env(), time.Minute)
+	out, err := run(t.Context(), []string{"printf", "%s|", "$HOME", "a b", "`id`", ";", "*"}, env(), time.Minute)
 	if want := "$HOME|a b|`id`|;|*|"; out != want || err != nil {
 		t.Errorf("%q, %v; want %q", out, err, want)
 	}
-	out, err = Run(t.Context(), []string{"sh", "-c", "pwd; wc -c; exit 3"}, env(), time.Minute)
+	out, err = run(t.Context(), []string{"sh", "-c", "pwd; wc -c; exit 3"}, env(), time.Minute)
 	if out != "/\n0\n" || err == nil || err.Error() != "exit status 3" {
 		t.Errorf("%q, %v", out, err)
 	}
-	if _, err := Run(t.Context(), []string{"no-such-command"}, env(), time.Minute); err == nil || !strings.Contains(err.Error(), "not found") {
+	if _, err := run(t.Context(), []string{"no-such-command"}, env(), time.Minute); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("%v", err)
 	}
 }
@@ -31,13 +31,13 @@ func TestTheEnvironmentOfACommand(t *testing.T) {
 		"BLOQ_CLIENT_SECRET": "secret", "LD_PRELOAD": "x.so", "NOTIFY_SOCKET": "/n", "CREDENTIALS_DIRECTORY": "/c",
 	}
 	s := Sink{Profile: "work", Path: "/p/x"}
-	got := strings.Join(s.Environment(func(k string) string { return all[k] }), " ")
+	got := strings.Join(s.environment(func(k string) string { return all[k] }), " ")
 	want := "PATH=/bin HOME=/h USER=u LANG=C XDG_RUNTIME_DIR=/r DBUS_SESSION_BUS_ADDRESS=unix: BLOQ_SINK_PATH=/p/x BLOQ_PROFILE=work"
 	if got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	t.Setenv("BLOQ_TEST_SECRET", "secret")
-	out, err := Run(t.Context(), []string{"env"}, []string{"A=1", "PATH=" + os.Getenv("PATH")}, time.Minute)
+	out, err := run(t.Context(), []string{"env"}, []string{"A=1", "PATH=" + os.Getenv("PATH")}, time.Minute)
 	if err != nil || strings.Contains(out, "secret") || !strings.Contains(out, "A=1") {
 		t.Errorf("%q, %v", out, err)
 	}
@@ -48,7 +48,7 @@ func TestACommandIsKilledAfterItsTime(t *testing.T) {
 	pids := t.TempDir() + "/pids"
 	script := fmt.Sprintf("sleep 60 & echo $! >>%s; echo $$ >>%s; sleep 60", pids, pids)
 	start := time.Now()
-	_, err := Run(t.Context(), []string{"sh", "-c", script}, env(), 500*time.Millisecond)
+	_, err := run(t.Context(), []string{"sh", "-c", script}, env(), 500*time.Millisecond)
 	if err == nil || err.Error() != "killed after 500ms" {
 		t.Errorf("%v", err)
 	}
@@ -70,7 +70,7 @@ func TestACommandIsKilledWhenTheDaemonStops(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}()
-	if _, err := Run(ctx, []string{"sh", "-c", "echo $$ >" + pids + "; sleep 60"}, env(), time.Minute); err == nil {
+	if _, err := run(ctx, []string{"sh", "-c", "echo $$ >" + pids + "; sleep 60"}, env(), time.Minute); err == nil {
 		t.Error("it ended well")
 	}
 	wantDead(t, pids)
@@ -98,14 +98,14 @@ func wantDead(t *testing.T, pids string) {
 // A command that leaves somebody in the background does not hold us.
 func TestACommandWithAChildInTheBackground(t *testing.T) {
 	start := time.Now()
-	out, err := Run(t.Context(), []string{"sh", "-c", "sleep 20 & echo done"}, env(), time.Minute)
+	out, err := run(t.Context(), []string{"sh", "-c", "sleep 20 & echo done"}, env(), time.Minute)
 	if out != "done\n" || err != nil || time.Since(start) > 15*time.Second {
 		t.Errorf("%q, %v after %s", out, err, time.Since(start))
 	}
 }
 
 func TestOutputIsBoundedAndHoldsNoToken(t *testing.T) {
-	out, err := Run(t.Context(), []string{"sh", "-c", "yes no | head -c 1000000"}, env(), time.Minute)
+	out, err := run(t.Context(), []string{"sh", "-c", "yes no | head -c 1000000"}, env(), time.Minute)
 	if len(out) != maxOutput || err != nil {
 		t.Errorf("%d bytes, %v", len(out), err)
 	}

@@ -4,9 +4,10 @@
 // It promises that a reader sees the old content or the new and never a part;
 // that no link, directory or other user leads a token to another place than
 // the one that the configuration names; that only a file which was written here
-// is ever removed; and that a command gets no secret but by reading the file.
+// is ever replaced or removed; and that a command gets no secret but by reading the file.
 //
-// It knows neither tokens nor the socket.
+// It knows profiles by their names only, and neither the socket nor the log: it
+// tells what it does by an Event, and what became of it by a Status.
 package sink
 
 import (
@@ -56,4 +57,6 @@ var (
 var (
 	ErrNoDirectory = errors.New("its directory is not there")
 	ErrNotMounted  = errors.New("its file system is not mounted")
+	ErrNoAnswer    = errors.New("its file system does not answer")
+	errPart        = errors.New("a part of it is left")
 )

@@ -17,33 +17,29 @@ func idOf(st *syscall.Stat_t) ID {
 	return ID{Inode: st.Ino, ModTime: st.Mtim.Nano()}
 }
 
-// Write puts data at path as a whole, in a file of the given mode whatever the
+// write puts data at path as a whole, in a file of the given mode whatever the
 // umask. The directory must be there, ours or root's, closed to other writers,
 // and none of the directories in forbidden; nothing on the way may be a symbolic
-// link; at path there must be nothing, or the file of an earlier Write, one of
-// ours. When Write returns the content is on the disk. Before the file takes its
+// link; at path there must be nothing, or the file of an earlier write, one of
+// ours. When write returns the content is on the disk. Before the file takes its
 // place, announce is called with the ID that it will have, so that a crash leaves
 // none that nobody knows.
-func Write(path string, mode fs.FileMode, data []byte, ours []ID, announce func(ID), forbidden ...string) (ID, error) {
+func write(path string, mode fs.FileMode, data []byte, ours []ID, announce func(ID), forbidden []string) (ID, error) {
 	d, err := openDir(filepath.Dir(path))
 	if err != nil {
 		return ID{}, err
 	}
 	defer d.close()
-	if err := d.check(forbidden); err != nil {
-		return ID{}, err
-	}
-	name := filepath.Base(path)
-	there, err := d.replaceable(name, ours)
+	there, err := d.takes(filepath.Base(path), ours, forbidden)
 	if err != nil {
 		return ID{}, err
 	}
-	return d.replace(name, mode, data, there, announce)
+	return d.replace(filepath.Base(path), mode, data, there, announce)
 }
 
-// Check says why Write would refuse path, as far as that can be said beforehand:
-// a directory that is not there yet may be there by then.
-func Check(path string, ours []ID) error {
+// check says why write would refuse path. A directory that is not there yet may
+// be there by then.
+func check(path string, ours []ID) error {
 	d, err := openDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -52,20 +48,18 @@ func Check(path string, ours []ID) error {
 		return err
 	}
 	defer d.close()
-	if err := d.check(nil); err != nil {
-		return err
-	}
-	_, err = d.replaceable(filepath.Base(path), ours)
+	_, err = d.takes(filepath.Base(path), ours, nil)
 	return err
 }
 
-// Remove removes the file at path if Write has made it, which called it one of
-// ours, and reports whether it did. It fails if the directory is not there, or is
-// on another file system now: the disk, and the file on it, may come back.
-func Remove(path string, ours []ID) (bool, error) {
+// remove removes the file at path if it is one of ours, and reports whether it
+// did. It fails if the directory is not there, or is on another file system now:
+// the disk, and the file on it, may come back.
+func remove(path string, ours []ID) (bool, error) {
+	lasting := slices.ContainsFunc(ours, func(id ID) bool { return id.Device != 0 })
 	d, err := openDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		if lasting(ours) {
+		if lasting {
 			return false, ErrNoDirectory
 		}
 		return false, nil
@@ -80,51 +74,51 @@ func Remove(path string, ours []ID) (bool, error) {
 	}
 	st, err := d.look(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if lasting(ours) && !d.holds(ours) {
+		if lasting && !slices.ContainsFunc(ours, func(id ID) bool { return id.Device == d.device() }) {
 			return false, ErrNotMounted
 		}
 		return false, nil
 	}
-	if err != nil {
-		return false, err
+	if err == nil {
+		err = whose(st, ours)
 	}
-	switch owner(st, ours) {
-	case another:
+	if errors.Is(err, ErrForeign) {
 		return false, nil
-	case changed:
-		return false, fmt.Errorf("%s %w", path, ErrChanged)
 	}
-	if err := d.unlink(name); err != nil {
-		return false, err
+	if err == nil {
+		err = d.unlink(name)
+	}
+	if err != nil {
+		return false, named(path, err)
 	}
 	return true, d.sync()
 }
 
-// An ownership says whose a file is.
-type ownership int
+// named is err with the path that it is about, if it has none.
+func named(path string, err error) error {
+	if errors.Is(err, ErrForeign) || errors.Is(err, ErrChanged) {
+		return fmt.Errorf("%s %w", path, err)
+	}
+	return err
+}
 
-const (
-	another ownership = iota // we did not write it
-	changed                  // we wrote it, and it has been written to since
-	own                      // it is as we wrote it
-)
-
-func owner(st *syscall.Stat_t, ours []ID) ownership {
-	whose := another
+// whose is nil if the file is one of ours as we wrote it.
+func whose(st *syscall.Stat_t, ours []ID) error {
+	err := ErrForeign
 	for _, id := range ours {
 		switch {
 		case st.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		case idOf(st).same(id):
-			return own
+			return nil
 		case st.Ino == id.Inode:
-			whose = changed
+			err = ErrChanged
 		}
 	}
-	return whose
+	return err
 }
 
-// Holds reports whether the file at path is still the one that Write called id.
-func Holds(path string, id ID) bool {
+// holds reports whether the file at path is still the one that write called id.
+func holds(path string, id ID) bool {
 	d, err := openDir(filepath.Dir(path))
 	if err != nil {
 		return false
@@ -146,16 +140,6 @@ func (d *dir) device() uint64 {
 		return 0
 	}
 	return st.Dev
-}
-
-// lasting reports whether one of ours may be on a disk that is away.
-func lasting(ours []ID) bool {
-	return slices.ContainsFunc(ours, func(id ID) bool { return id.Device != 0 })
-}
-
-// holds reports whether d is on the file system of one of ours.
-func (d *dir) holds(ours []ID) bool {
-	return slices.ContainsFunc(ours, func(id ID) bool { return id.Device == d.device() })
 }
 
 // A dir is an open directory. What is done in it is done in the one that was
@@ -213,9 +197,9 @@ func (d *dir) enter(name string) error {
 
 func (d *dir) close() { _ = syscall.Close(d.fd) }
 
-// check refuses a directory in which somebody else could put a file in the
+// guarded refuses a directory in which somebody else could put a file in the
 // place of ours.
-func (d *dir) check(forbidden []string) error {
+func (d *dir) guarded(forbidden []string) error {
 	var st syscall.Stat_t
 	if err := syscall.Fstat(d.fd, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: d.path, Err: err}
@@ -235,9 +219,12 @@ func (d *dir) check(forbidden []string) error {
 	return nil
 }
 
-// replaceable reports whether name is there, and says why it is nothing to put a
-// file in the place of.
-func (d *dir) replaceable(name string, ours []ID) (there bool, err error) {
+// takes says why no token may be put in d under name, and reports whether there is
+// a file of ours.
+func (d *dir) takes(name string, ours []ID, forbidden []string) (there bool, err error) {
+	if err := d.guarded(forbidden); err != nil {
+		return false, err
+	}
 	st, err := d.look(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -248,18 +235,11 @@ func (d *dir) replaceable(name string, ours []ID) (there bool, err error) {
 	path := filepath.Join(d.path, name)
 	switch st.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:
+		return true, named(path, whose(st, ours))
 	case syscall.S_IFLNK:
 		return true, fmt.Errorf("%s is a symbolic link; name what it points to", path)
-	default:
-		return true, fmt.Errorf("%s is there and is not a regular file", path)
 	}
-	switch owner(st, ours) {
-	case another:
-		return true, fmt.Errorf("%s %w", path, ErrForeign)
-	case changed:
-		return true, fmt.Errorf("%s %w", path, ErrChanged)
-	}
-	return true, nil
+	return true, fmt.Errorf("%s is there and is not a regular file", path)
 }
 
 // look is lstat(2) of name.
@@ -300,7 +280,9 @@ func (d *dir) replace(name string, mode fs.FileMode, data []byte, there bool, an
 		err = d.rename(temp, name, there)
 	}
 	if err != nil {
-		_ = d.unlink(temp) // Remove tries again
+		if left := d.unlink(temp); left != nil {
+			err = fmt.Errorf("%w; %w: %w", err, errPart, left)
+		}
 		return ID{}, err
 	}
 	return id, d.sync()
@@ -321,7 +303,7 @@ func (d *dir) rename(temp, name string, there bool) error {
 	case nil:
 		return nil
 	case unix.EEXIST:
-		return fmt.Errorf("%s %w", path, ErrForeign)
+		return named(path, ErrForeign)
 	}
 	return &fs.PathError{Op: "rename", Path: path, Err: err}
 }

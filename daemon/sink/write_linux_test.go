@@ -38,7 +38,7 @@ func mustWrite(t *testing.T, path, text string) ID {
 	if syscall.Lstat(path, &st) == nil {
 		ours = append(ours, idOf(&st))
 	}
-	id, err := Write(path, 0o600, []byte(text), ours, quiet)
+	id, err := write(path, 0o600, []byte(text), ours, quiet, nil)
 	must(t, err)
 	return id
 }
@@ -68,13 +68,13 @@ func TestAnIDIsAnnouncedBeforeItIsThere(t *testing.T) {
 	path := place(t) + "/x"
 	old := mustWrite(t, path, "one")
 	var announced ID
-	id, err := Write(path, 0o600, []byte("two"), []ID{old}, func(id ID) {
+	id, err := write(path, 0o600, []byte("two"), []ID{old}, func(id ID) {
 		announced = id
-		if !Holds(path, old) || Holds(path, id) {
+		if !holds(path, old) || holds(path, id) {
 			t.Error("the new file has its place already")
 		}
-	})
-	if err != nil || id != announced || !Holds(path, id) {
+	}, nil)
+	if err != nil || id != announced || !holds(path, id) {
 		t.Errorf("announced %v, wrote %v, %v", announced, id, err)
 	}
 }
@@ -156,7 +156,7 @@ func TestRefusals(t *testing.T) {
 			path, want := prepare(t, dir)
 			// Our own directory is known through a link too.
 			must(t, os.Symlink(dir+"/own", dir+"/alias"))
-			_, err := Write(path, 0o600, []byte("secret"), nil, quiet, dir+"/missing", dir+"/alias")
+			_, err := write(path, 0o600, []byte("secret"), nil, quiet, []string{dir + "/missing", dir + "/alias"})
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
 			}
@@ -195,7 +195,7 @@ func TestModeWhateverTheUmask(t *testing.T) {
 	for _, umask := range []int{0, 0o077, 0o777} {
 		for _, mode := range []fs.FileMode{0o400, 0o600, 0o640, 0o644} {
 			old := syscall.Umask(umask)
-			id, err := Write(dir+"/x", mode, []byte("t"), ours, quiet)
+			id, err := write(dir+"/x", mode, []byte("t"), ours, quiet, nil)
 			syscall.Umask(old)
 			ours = []ID{id}
 			must(t, err)
@@ -212,7 +212,7 @@ func TestModeWhateverTheUmask(t *testing.T) {
 func TestReadersNeverSeeAPart(t *testing.T) {
 	path := place(t) + "/x"
 	content := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i%26)}, 3000) }
-	id, err := Write(path, 0o600, content(0), nil, quiet)
+	id, err := write(path, 0o600, content(0), nil, quiet, nil)
 	must(t, err)
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
@@ -234,7 +234,7 @@ func TestReadersNeverSeeAPart(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		id, err = Write(path, 0o600, content(i), []ID{id}, quiet)
+		id, err = write(path, 0o600, content(i), []ID{id}, quiet, nil)
 		must(t, err)
 	}
 	close(stop)
@@ -246,7 +246,7 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 	dir := place(t)
 	path := dir + "/x"
 	id := mustWrite(t, path, "one")
-	if !Holds(path, id) {
+	if !holds(path, id) {
 		t.Error("it is not what was written")
 	}
 	for name, change := range map[string]func(){
@@ -261,12 +261,12 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 		_ = os.RemoveAll(path)
 		id := mustWrite(t, path, "one")
 		change()
-		if Holds(path, id) {
+		if holds(path, id) {
 			t.Errorf("%s is taken for ours", name)
 		}
 		// What is ours by its inode is told of: it may hold a token still.
 		want := map[string]error{"a later content": ErrChanged, "a later time": ErrChanged}[name]
-		removed, err := Remove(path, []ID{id})
+		removed, err := remove(path, []ID{id})
 		reused := name == "somebody else's file" && errors.Is(err, ErrChanged) // the kernel may give a new file the old inode
 		if removed || !errors.Is(err, want) && !reused {
 			t.Errorf("%s: removed %v, %v", name, removed, err)
@@ -277,10 +277,10 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 	}
 	_ = os.RemoveAll(path)
 	id = mustWrite(t, path, "one")
-	if removed, err := Remove(path, []ID{id}); !removed || err != nil {
+	if removed, err := remove(path, []ID{id}); !removed || err != nil {
 		t.Errorf("ours: removed %v, %v", removed, err)
 	}
-	if removed, err := Remove(path, []ID{id}); removed || err != nil {
+	if removed, err := remove(path, []ID{id}); removed || err != nil {
 		t.Errorf("again: removed %v, %v", removed, err)
 	}
 }
@@ -298,7 +298,7 @@ func TestADirectoryThatIsAway(t *testing.T) {
 	must(t, os.Rename(dir, dir+"2"))
 	wantRemoval := func(name string, id ID, want error) {
 		t.Helper()
-		if removed, err := Remove(dir+"/x", []ID{id}); removed || !errors.Is(err, want) {
+		if removed, err := remove(dir+"/x", []ID{id}); removed || !errors.Is(err, want) {
 			t.Errorf("%s: removed %v, %v; want %v", name, removed, err, want)
 		}
 	}
@@ -310,7 +310,7 @@ func TestADirectoryThatIsAway(t *testing.T) {
 	wantRemoval("no file, of one in memory", inMemory, nil)
 	must(t, os.Remove(dir))
 	must(t, os.Rename(dir+"2", dir))
-	if removed, err := Remove(dir+"/x", []ID{elsewhere}); !removed || err != nil {
+	if removed, err := remove(dir+"/x", []ID{elsewhere}); !removed || err != nil {
 		t.Errorf("back, with another number: removed %v, %v", removed, err)
 	}
 }
@@ -345,10 +345,10 @@ func TestWhoseFileIsReplaced(t *testing.T) {
 		_ = os.Remove(path)
 		ours := tt.prepare()
 		old, _ := os.ReadFile(path)
-		if err := Check(path, ours); !errors.Is(err, tt.want) {
+		if err := check(path, ours); !errors.Is(err, tt.want) {
 			t.Errorf("%s: Check says %v, want %v", name, err, tt.want)
 		}
-		_, err := Write(path, 0o600, []byte("token"), ours, quiet)
+		_, err := write(path, 0o600, []byte("token"), ours, quiet, nil)
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
@@ -359,7 +359,7 @@ func TestWhoseFileIsReplaced(t *testing.T) {
 		wantAlone(t, dir, "x")
 	}
 	must(t, os.Remove(path))
-	_, err := Write(path, 0o600, []byte("token"), nil, func(ID) { must(t, os.WriteFile(path, []byte("mine"), 0o600)) })
+	_, err := write(path, 0o600, []byte("token"), nil, func(ID) { must(t, os.WriteFile(path, []byte("mine"), 0o600)) }, nil)
 	if !errors.Is(err, ErrForeign) {
 		t.Errorf("a file that came in between: %v", err)
 	}
@@ -373,7 +373,7 @@ func TestRemovalFromADirectoryThatIsOpenNow(t *testing.T) {
 	dir := place(t)
 	id := mustWrite(t, dir+"/x", "one")
 	must(t, os.Chmod(dir, 0o777))
-	if removed, err := Remove(dir+"/x", []ID{id}); !removed || err != nil {
+	if removed, err := remove(dir+"/x", []ID{id}); !removed || err != nil {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	wantAlone(t, dir)
@@ -386,7 +386,7 @@ func TestWhatACrashLeftIsCleared(t *testing.T) {
 	wantContent(t, dir+"/x", "one")
 	wantAlone(t, dir, "x")
 	must(t, os.WriteFile(dir+"/"+tempName("x"), []byte("half a to"), 0o600))
-	_, err := Remove(dir+"/x", []ID{id})
+	_, err := remove(dir+"/x", []ID{id})
 	must(t, err)
 	wantAlone(t, dir)
 	// A link there is not followed.
@@ -406,12 +406,36 @@ func TestAFullDiskKeepsTheOldContent(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
 	id := mustWrite(t, dir+"/x", "one")
-	if _, err := Write(dir+"/x", 0o600, make([]byte, 1<<20), []ID{id}, quiet); err == nil {
+	if _, err := write(dir+"/x", 0o600, make([]byte, 1<<20), []ID{id}, quiet, nil); err == nil {
 		t.Error("a megabyte went into 16 KiB")
 	}
 	wantContent(t, dir+"/x", "one")
 	wantAlone(t, dir, "x")
-	if !Holds(dir+"/x", id) {
+	if !holds(dir+"/x", id) {
 		t.Error("it is another file")
 	}
+}
+
+// A disk that becomes read-only in the middle leaves a part that is known of.
+func TestAPartThatIsLeft(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount a small file system")
+	}
+	dir := place(t)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16k,mode=0700"); err != nil {
+		t.Skipf("no mount here: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
+	readOnly := func(ID) { must(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")) }
+	if _, err := write(dir+"/x", 0o600, []byte("one"), nil, readOnly, nil); !errors.Is(err, errPart) {
+		t.Errorf("%v", err)
+	}
+	wantAlone(t, dir, tempName("x"))
+	if removed, err := remove(dir+"/x", nil); removed || !errors.Is(err, syscall.EROFS) {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	must(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""))
+	_, err := remove(dir+"/x", nil)
+	must(t, err)
+	wantAlone(t, dir)
 }

@@ -1,0 +1,75 @@
+package sink
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// What an Event tells, in the words of a log line.
+const (
+	Wrote        = "wrote a sink"
+	Removed      = "removed a sink"
+	Failed       = "sink is not as it should be"
+	Mended       = "sink is in order again"
+	CommandEnded = "command of a sink ended"
+	Unread       = "sinks of the run before are not known"
+	Unrecorded   = "sinks are not recorded; a restart will not know which files are ours"
+)
+
+// An Event is for a log.
+type Event struct {
+	What          string
+	Profile, Path string
+	Generation    uint64 // of the token in a file that was written
+	Output        string // of a command
+	Err           error
+	News          bool // the profile's Status is another now
+}
+
+// A Status is what has become of a configured sink.
+type Status struct {
+	Sink
+	Written         time.Time // zero if this Keeper has not written it, or has removed it
+	Err, CommandErr error
+}
+
+// An Unremoved is a file that should be gone and may be there.
+type Unremoved struct {
+	Profile, Path string
+	Err           error
+}
+
+// Status is that of a profile's sinks, in the order of the configuration.
+func (k *Keeper) Status(profile string) []Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var list []Status
+	for _, w := range k.wanted {
+		if f := k.files[w.Path]; f != nil && w.Profile == profile {
+			list = append(list, Status{w, f.written, f.err, f.commandErr})
+		}
+	}
+	return list
+}
+
+// Dropped are the files that should be gone and that no configured sink names.
+func (k *Keeper) Dropped() []Unremoved {
+	return k.unremoved(func(f *file) bool {
+		return !slices.ContainsFunc(k.wanted, func(w Sink) bool { return w.Path == f.path })
+	})
+}
+
+// unremoved are the files that should be gone, of those that which wants.
+func (k *Keeper) unremoved(which func(*file) bool) []Unremoved {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var list []Unremoved
+	for _, f := range k.files {
+		if f.leaving && which(f) {
+			list = append(list, Unremoved{f.owner(), f.path, f.err})
+		}
+	}
+	slices.SortFunc(list, func(a, b Unremoved) int { return strings.Compare(a.Path, b.Path) })
+	return list
+}
