@@ -60,8 +60,8 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/daemon/harden":    {},
 		"bloq-agent/cmd/bloq-sandbox": {
 			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
+			"bloq-agent/ipc",
 		},
-		"bloq-agent/cmd/bloq-sandbox": {"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/ipc"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		if err != nil {
