@@ -19,7 +19,7 @@ RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" 
 # What a test has measured is printed; that it began and passed is not.
 FIGURES = awk -f e2e/figures.awk
 
-.PHONY: build cross demo test soak lint fuzz install packages e2e clean
+.PHONY: build cross demo test soak mutants mutants-apply lint fuzz install packages e2e clean
 
 build:
 	@mkdir -p $(BIN)
@@ -54,6 +54,16 @@ endif
 # of rounds) take it when BLOQ_SOAK is 1. It prints every test's figures.
 soak:
 	BLOQ_SOAK=1 go test $(RACE) -count=1 -v -timeout 2h ./...
+	$(MAKE) mutants
+
+# Each patch in e2e/mutants takes out the code that keeps one promise; the tests
+# that it names must fail then. One alone: make mutants ONLY=name (or a pattern).
+ONLY ?= *
+mutants:
+	@go run ./e2e/mutants -only '$(ONLY)'
+# That each applies and compiles, which is quick.
+mutants-apply:
+	@go run ./e2e/mutants -apply
 
 # Tools are pinned in a module of their own, so that ours stays small.
 lint: cross

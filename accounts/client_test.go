@@ -470,6 +470,10 @@ func FuzzRetryAfterIsNeverNegative(f *testing.F) {
 
 func FuzzCodeOfIsOneWord(f *testing.F) {
 	f.Add([]byte(`{"error":"invalid_grant","code":"x y"}`))
+	for _, no := range []string{"two words", `line\n`, `\u001b[2J`, "päss", strings.Repeat("x", 65)} {
+		f.Add([]byte(`{"error":"` + no + `"}`))
+		f.Add([]byte(`{"code":"` + no + `"}`))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if code := codeOf(b); code != "" && !isWord(code) {
 			t.Fatalf("%q", code)

@@ -132,7 +132,8 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// Each promise of SECURITY.md names tests, and they exist.
+// Each promise of SECURITY.md names tests, and they exist; and one of them at
+// least is known to fail where the promise is broken.
 func TestEveryPromiseNamesItsTests(t *testing.T) {
 	there := map[string]bool{}
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
@@ -159,9 +160,30 @@ func TestEveryPromiseNamesItsTests(t *testing.T) {
 	if !found || !ended {
 		t.Fatal("no table of promises")
 	}
+	mutated := testsOfMutants(t)
 	for row := range strings.Lines(promises) {
 		if !name.MatchString(row) {
 			t.Errorf("nothing holds: %s", row)
 		}
+		if !slices.ContainsFunc(name.FindAllString(row, -1), func(n string) bool { return mutated[n] }) {
+			t.Errorf("no mutant in e2e/mutants shows that its tests hold: %s", row)
+		}
 	}
+}
+
+// testsOfMutants are those that a patch in e2e/mutants names: `make mutants` has
+// seen each of them fail.
+func testsOfMutants(t *testing.T) map[string]bool {
+	t.Helper()
+	patches, err := filepath.Glob("mutants/*.patch")
+	must(t, err)
+	tests := map[string]bool{}
+	for _, path := range patches {
+		b, err := os.ReadFile(path)
+		must(t, err)
+		for _, m := range regexp.MustCompile(`(?m)^tests: \S+ (\w+)`).FindAllStringSubmatch(string(b), -1) {
+			tests[m[1]] = true
+		}
+	}
+	return tests
 }
