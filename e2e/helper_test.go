@@ -62,6 +62,18 @@ func TestTheTreeOfImports(t *testing.T) {
 			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
 			"bloq-agent/ipc",
 		},
+		"bloq-agent/ipc":               {},
+		"bloq-agent/ipc/client":        {"bloq-agent/ipc"},
+		"bloq-agent/ipc/server":        {"bloq-agent/ipc"},
+		"bloq-agent/refresher":         {},
+		"bloq-agent/store":             {"bloq-agent/store/failpoint"},
+		"bloq-agent/accounts":          {"bloq-agent/accounts/loopback"},
+		"bloq-agent/accounts/loopback": {},
+		"bloq-agent/accounts/sandbox":  {"bloq-agent/accounts", "bloq-agent/accounts/loopback"},
+		"bloq-agent/daemon/dialect":    {"bloq-agent/ipc"},
+		"bloq-agent/daemon/sink":       {"bloq-agent/daemon/harden"},
+		"bloq-agent/daemon/harden":     {},
+		"bloq-agent/cmd/bloq-sandbox":  {"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/accounts/loopback"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		if err != nil {
