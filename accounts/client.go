@@ -57,29 +57,38 @@ func New(e Endpoints, o Options) (*Client, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	dial := o.DialContext
-	if dial == nil {
-		dial = dialer.DialContext
-	}
 	return &Client{endpoints: e, userAgent: o.UserAgent, http: http.Client{
 		// A redirect would replay a POST with the refresh token to whatever
 		// origin it names (307, 308). It is an answer like any other here.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			// The variables are the user's own decision about the way out; a
-			// proxy sees a TLS connection and no secret. Loopback never uses it.
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         dial,
-			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
-			TLSHandshakeTimeout: tlsTimeout,
-			// A kept connection saves nothing at two calls an hour, and net/http
-			// repeats a request on one that turns out to be dead.
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: 64 << 10,
-			ForceAttemptHTTP2:      true,
-		},
+		Transport:     transport(o),
 	}}, nil
+}
+
+// transport is never http.DefaultTransport, which speaks HTTP/2.
+func transport(o Options) *http.Transport {
+	dial := o.DialContext
+	if dial == nil {
+		dial = dialer.DialContext
+	}
+	// With GODEBUG=http2debug=2, net/http prints each header and body that it
+	// sends by HTTP/2.
+	var http1 http.Protocols
+	http1.SetHTTP1(true)
+	return &http.Transport{
+		// The variables are the user's own decision about the way out; a
+		// proxy sees a TLS connection and no secret. Loopback never uses it.
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dial,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+		TLSHandshakeTimeout: tlsTimeout,
+		// A kept connection saves nothing at two calls an hour, and net/http
+		// repeats a request on one that turns out to be dead.
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		Protocols:              &http1,
+	}
 }
 
 // A Grant is what a login or the token endpoint returned.

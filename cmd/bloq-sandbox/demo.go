@@ -153,7 +153,7 @@ func (s *stage) callNodes(header string) error {
 		return err
 	}
 	r.Header.Set(name, value)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := (&http.Client{Transport: &http.Transport{}}).Do(r)
 	if err != nil {
 		return err
 	}
