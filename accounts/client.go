@@ -78,10 +78,11 @@ func transport(o Options) *http.Transport {
 	return &http.Transport{
 		// The variables are the user's own decision about the way out; a
 		// proxy sees a TLS connection and no secret. Loopback never uses it.
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dial,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
-		TLSHandshakeTimeout: tlsTimeout,
+		Proxy:                  proxyFor,
+		OnProxyConnectResponse: checkProxyAnswer,
+		DialContext:            dial,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+		TLSHandshakeTimeout:    tlsTimeout,
 		// A kept connection saves nothing at two calls an hour, and net/http
 		// repeats a request on one that turns out to be dead.
 		DisableKeepAlives:      true,
@@ -306,7 +307,7 @@ func (c *Client) do(ctx context.Context, k call, into answer) error {
 	defer clear(body)
 	switch {
 	case err != nil:
-		return failedCall(k.op, fmt.Errorf("the answer broke off: %w", unexpected(err)))
+		return failedCall(k.op, fmt.Errorf("the answer broke off: %w", withoutAnswer(unexpected(err))))
 	case len(body) > maxBody:
 		return &Error{Op: k.op, Class: Malformed, Status: a.StatusCode, Err: errors.New("the answer is longer than 1 MiB")}
 	case a.StatusCode < 200 || a.StatusCode > 299:

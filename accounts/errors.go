@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"strconv"
 	"strings"
@@ -25,7 +26,8 @@ const (
 	Refused
 	// InvalidGrant is the endpoint's explicit word that the refresh token is dead.
 	InvalidGrant
-	// Configuration is a client that the endpoint does not accept.
+	// Configuration is a client that the endpoint does not accept. If the request
+	// was unsent, it is a proxy variable that cannot be used.
 	Configuration
 	// Malformed is an answer that makes no sense.
 	Malformed
@@ -81,8 +83,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // failedCall classifies an error of net/http.
 func failedCall(op string, err error) *Error {
 	// url.Error repeats the URL, which the reader knows.
-	var dial *net.OpError
-	unsent := errors.As(err, &dial) && dial.Op == "dial"
+	unsent := neverConnected(err)
 	var u *url.Error
 	if errors.As(err, &u) {
 		if u.Timeout() {
@@ -90,12 +91,42 @@ func failedCall(op string, err error) *Error {
 		}
 		err = u.Err
 	}
-	e := &Error{Op: op, Unsent: unsent, Err: err}
+	e := &Error{Op: op, Unsent: unsent, Err: withoutAnswer(err)}
+	var variable *proxyVariableError
+	if errors.As(err, &variable) {
+		e.Class = Configuration
+	}
 	var bad *tls.CertificateVerificationError
 	var alien x509.UnknownAuthorityError
 	e.Untrusted = errors.As(err, &bad) || errors.As(err, &alien)
 	e.Unsent = e.Unsent || e.Untrusted
 	return e
+}
+
+// withoutAnswer replaces an error in which net/http quotes what it received in
+// place of HTTP. An endpoint that repeats the request would get the refresh token
+// into our log.
+func withoutAnswer(err error) error {
+	var op *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var header textproto.ProtocolError
+	switch {
+	case errors.As(err, &op), errors.As(err, &certificate):
+		return err
+	case errors.As(err, &header), strings.Contains(err.Error(), `"`):
+		return errors.New("the answer is not HTTP")
+	}
+	return err
+}
+
+// neverConnected reports whether err says that there was no connection to the
+// endpoint, directly or through a proxy.
+func neverConnected(err error) bool {
+	var variable *proxyVariableError
+	var proxy *proxyAnswerError
+	var op *net.OpError
+	return errors.As(err, &variable) || errors.As(err, &proxy) ||
+		errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect" || op.Op == "socks connect")
 }
 
 // statusError classifies an answer that is not a success.

@@ -317,13 +317,23 @@ func (p *profile) problem(err error) *ipc.Problem {
 	case refresher.NeedsLogin:
 		return p.needsLogin("needs login: " + e.Err.Error())
 	case refresher.Configuration:
-		return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: p.name + ": " + e.Err.Error(), Hint: "bloq-agent login --profile " + p.name}
+		return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: p.name + ": " + e.Err.Error(), Hint: configurationHint(e.Err, p.name)}
 	}
 	detail := p.name + ": no valid token: " + e.Err.Error()
 	if wait := time.Until(e.Next); !e.Next.IsZero() && wait > 0 {
 		detail += "; next try in " + (wait + time.Second).Truncate(time.Second).String()
 	}
 	return &ipc.Problem{Code: ipc.CodeUnavailable, Detail: detail, Hint: "bloq-agent status"}
+}
+
+// configurationHint mends what the endpoint does not accept. A new login does
+// not mend a proxy variable, for which nothing was sent; the error says how.
+func configurationHint(err error, profile string) string {
+	var e *accounts.Error
+	if errors.As(err, &e) && e.Unsent {
+		return ""
+	}
+	return "bloq-agent login --profile " + profile
 }
 
 // storeProblem translates why a login cannot be had from its store. The time

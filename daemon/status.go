@@ -75,8 +75,11 @@ func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatu
 	if _, expiry, ok := s.login.accountToken(now); ok {
 		out.AccountExpiry = expiry.UTC()
 	}
-	if out.State == ipc.StateNeedsLogin || out.State == ipc.StateConfiguration {
+	switch out.State {
+	case ipc.StateNeedsLogin:
 		out.Hint = "bloq-agent login --profile " + name
+	case ipc.StateConfiguration:
+		out.Hint = configurationHint(s.refresher.Snapshot().Err, name)
 	}
 	return out
 }

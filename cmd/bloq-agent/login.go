@@ -255,6 +255,9 @@ func endpointError(err error) error {
 	if !errors.As(err, &e) {
 		return fail(ipc.ExitUsage, "", "%v", err)
 	}
+	if e.Unsent { // the endpoint said nothing
+		return fail(ipc.ExitUnavailable, "", "%v", err)
+	}
 	switch e.Class {
 	case accounts.Refused, accounts.InvalidGrant, accounts.Configuration:
 		return fail(ipc.ExitPerson, "", "%v", err)
