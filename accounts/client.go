@@ -24,6 +24,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"bloq-agent/accounts/loopback"
 )
 
 const (
@@ -67,15 +69,15 @@ func New(e Endpoints, o Options) (*Client, error) {
 
 // transport is never http.DefaultTransport, which speaks HTTP/2.
 func transport(o Options) *http.Transport {
-	dial := o.DialContext
+	dial, plainDial := o.DialContext, o.DialContext
 	if dial == nil {
-		dial = dialer.DialContext
+		dial, plainDial = dialer.DialContext, loopback.Dialer(dialer.DialContext)
 	}
 	// With GODEBUG=http2debug=2, net/http prints each header and body that it
 	// sends by HTTP/2.
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
-	return &http.Transport{
+	t := &http.Transport{
 		// The variables are the user's own decision about the way out; a
 		// proxy sees a TLS connection and no secret. Loopback never uses it.
 		Proxy:                  proxyFor,
@@ -90,6 +92,12 @@ func transport(o Options) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		Protocols:              &http1,
 	}
+	// Plain HTTP is for loopback only, where no certificate names the server:
+	// any user could listen there while the endpoint is stopped.
+	plain := t.Clone()
+	plain.Proxy, plain.DialContext = nil, plainDial
+	t.RegisterProtocol("http", plain)
+	return t
 }
 
 // A Grant is what a login or the token endpoint returned.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"bloq-agent/accounts/loopback"
 )
 
 // Class says what kind of failure a call met.
@@ -47,7 +49,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Unsent says that no byte of the request was sent: there was no connection.
 	Unsent bool
-	// Untrusted says that the server's certificate was not accepted.
+	// Untrusted says that the server was not accepted: its certificate, or the
+	// user that it runs as.
 	Untrusted bool
 	Err       error
 }
@@ -98,7 +101,8 @@ func failedCall(op string, err error) *Error {
 	}
 	var bad *tls.CertificateVerificationError
 	var alien x509.UnknownAuthorityError
-	e.Untrusted = errors.As(err, &bad) || errors.As(err, &alien)
+	var foreign *loopback.Error
+	e.Untrusted = errors.As(err, &bad) || errors.As(err, &alien) || errors.As(err, &foreign)
 	e.Unsent = e.Unsent || e.Untrusted
 	return e
 }

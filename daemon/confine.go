@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"bloq-agent/accounts/loopback"
 	"bloq-agent/daemon/harden"
 	"bloq-agent/ipc"
 )
@@ -18,6 +19,8 @@ type confinement struct {
 	dirs   []string // nil while it can write everywhere
 	abi    int
 	reason error // why it can
+
+	loopback error // why who listens on this machine cannot be told
 }
 
 var errNotConfined = errors.New("the daemon has not started yet")
@@ -27,6 +30,7 @@ var errNotConfined = errors.New("the daemon has not started yet")
 // later, or names another directory, needs a restart.
 func (d *Daemon) confine() {
 	c := &confinement{}
+	defer d.confined.Store(c)
 	switch dirs := d.writable(); {
 	case !d.options.Confine:
 		c.reason = errors.New("not asked for")
@@ -39,7 +43,7 @@ func (d *Daemon) confine() {
 			d.log.Warn().Err(c.reason).Msg("writes are not confined; going on without")
 		}
 	}
-	d.confined.Store(c)
+	c.loopback = loopback.Check() // as things are from now on
 }
 
 // writable are the directories that the daemon, and what it starts, write in:
@@ -82,6 +86,9 @@ func (d *Daemon) hardening() ipc.Hardening {
 	c := d.confined.Load()
 	if c == nil {
 		c = &confinement{reason: errNotConfined}
+	}
+	if c.loopback != nil {
+		h.Loopback = c.loopback.Error()
 	}
 	if c.reason != nil {
 		h.Landlock = "not in force: " + c.reason.Error()

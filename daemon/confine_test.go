@@ -55,3 +55,11 @@ func TestADirectoryOutsideNeedsARestart(t *testing.T) {
 		}
 	}
 }
+
+func TestTheStatusTellsThatListenersAreUnknown(t *testing.T) {
+	d := &Daemon{}
+	d.confined.Store(&confinement{loopback: errors.New("nobody tells")})
+	if got := d.hardening().Loopback; got != "nobody tells" {
+		t.Errorf("%q", got)
+	}
+}

@@ -225,8 +225,8 @@ func (d *Daemon) warnOfSkew(p *profile, s ipc.ProfileStatus) {
 		Msg("the clock of the endpoint and the one of this machine differ")
 }
 
-// untrusted says that err is about the endpoint's certificate. Its text names
-// what is wrong with it.
+// untrusted reports whether err says that the endpoint's certificate, or the user
+// that it runs as, was not accepted.
 func untrusted(err error) bool {
 	var e *accounts.Error
 	return errors.As(err, &e) && e.Untrusted

@@ -157,6 +157,9 @@ type Hardening struct {
 	// Landlock is "ABI" and its number, or "not in force:" and the reason.
 	Landlock string   `json:"landlock"`
 	Writable []string `json:"writable,omitempty"` // the directories that it can write in then
+	// Loopback is why the daemon cannot tell which user listens on a port of this
+	// machine, or "".
+	Loopback string `json:"loopback,omitempty"`
 }
 
 // ConfigStatus tells which configuration is in force.

@@ -133,6 +133,9 @@ func hardeningLine(h ipc.Hardening) string {
 	} else {
 		parts = append(parts, "writes not confined (Landlock "+h.Landlock+")")
 	}
+	if h.Loopback != "" {
+		parts = append(parts, "listeners on loopback unknown ("+h.Loopback+")")
+	}
 	return strings.Join(parts, ", ")
 }
 
