@@ -198,27 +198,10 @@ func TestABusThatIsSwappedInIsSentNothing(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(theirs) })
 	do(t, os.Chown(theirs, stranger, stranger))
 	heard, stop := strangeBus(t, theirs+"/bus")
-	bad, good, place := broughtHere(t, theirs+"/bus"), storetest.StartSecretService(t).Socket(), t.TempDir()
+	bad, good := broughtHere(t, theirs+"/bus"), storetest.StartSecretService(t).Socket()
 	do(t, os.Chown(bad, 0, 0))
 
-	link := filepath.Join(place, "link")
-	do(t, os.Symlink(filepath.Dir(good), link))
-	done, swapped := make(chan struct{}), make(chan error)
-	go func() { // ends with done
-		for i := 0; ; i++ {
-			select {
-			case <-done:
-				swapped <- nil
-				return
-			default:
-			}
-			next := filepath.Join(place, "next")
-			if err := errors.Join(os.Symlink(filepath.Dir([]string{bad, good}[i%2]), next), os.Rename(next, link)); err != nil {
-				swapped <- err
-				return
-			}
-		}
-	}()
+	link, stopSwapping := swap(t, filepath.Dir(good), filepath.Dir(bad))
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path="+link+"/bus")
 	outcomes := map[string]int{}
 	for i := 0; i < 5000 && (i < 200 || len(outcomes) < 2); i++ {
@@ -233,8 +216,7 @@ func TestABusThatIsSwappedInIsSentNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(done)
-	do(t, <-swapped)
+	stopSwapping()
 	stop()
 	connections := 0
 	for line := range heard {
@@ -248,6 +230,34 @@ func TestABusThatIsSwappedInIsSentNothing(t *testing.T) {
 	t.Logf("%v; %d connections to a bus of another user", outcomes, connections)
 	if len(outcomes) < 2 || connections == 0 {
 		t.Error("there was no swap, so this proves nothing")
+	}
+}
+
+// swap has a link lead to one directory and to the other in turn, all the time.
+func swap(t *testing.T, a, b string) (link string, stop func()) {
+	t.Helper()
+	dir := t.TempDir()
+	link = filepath.Join(dir, "link")
+	do(t, os.Symlink(a, link))
+	done, ended := make(chan struct{}), make(chan error, 1)
+	go func() { // ends with done
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				ended <- nil
+				return
+			default:
+			}
+			next := filepath.Join(dir, "next")
+			if err := errors.Join(os.Symlink([]string{b, a}[i%2], next), os.Rename(next, link)); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	return link, func() {
+		close(done)
+		do(t, <-ended)
 	}
 }
 
