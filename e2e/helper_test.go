@@ -47,33 +47,22 @@ func TestTheHelperIsSmallAndLinksNoNet(t *testing.T) {
 func TestTheTreeOfImports(t *testing.T) {
 	readSources(t)
 	for pkg, allowed := range map[string][]string{
-		"bloq-agent/ipc":              {},
-		"bloq-agent/ipc/client":       {"bloq-agent/ipc"},
-		"bloq-agent/ipc/server":       {"bloq-agent/ipc"},
-		"bloq-agent/refresher":        {},
-		"bloq-agent/store":            {"bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
-		"bloq-agent/store/trusted":    {},
-		"bloq-agent/accounts":         {},
-		"bloq-agent/accounts/sandbox": {"bloq-agent/accounts"},
-		"bloq-agent/daemon/dialect":   {"bloq-agent/ipc"},
-		"bloq-agent/daemon/sink":      {"bloq-agent/daemon/harden", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
-		"bloq-agent/daemon/harden":    {},
-		"bloq-agent/cmd/bloq-sandbox": {
-			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
-			"bloq-agent/ipc",
-		},
 		"bloq-agent/ipc":               {},
 		"bloq-agent/ipc/client":        {"bloq-agent/ipc"},
 		"bloq-agent/ipc/server":        {"bloq-agent/ipc"},
 		"bloq-agent/refresher":         {},
-		"bloq-agent/store":             {"bloq-agent/store/failpoint"},
+		"bloq-agent/store":             {"bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
+		"bloq-agent/store/trusted":     {},
 		"bloq-agent/accounts":          {"bloq-agent/accounts/loopback"},
 		"bloq-agent/accounts/loopback": {},
 		"bloq-agent/accounts/sandbox":  {"bloq-agent/accounts", "bloq-agent/accounts/loopback"},
 		"bloq-agent/daemon/dialect":    {"bloq-agent/ipc"},
-		"bloq-agent/daemon/sink":       {"bloq-agent/daemon/harden"},
+		"bloq-agent/daemon/sink":       {"bloq-agent/daemon/harden", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
 		"bloq-agent/daemon/harden":     {},
-		"bloq-agent/cmd/bloq-sandbox":  {"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/accounts/loopback"},
+		"bloq-agent/cmd/bloq-sandbox": {
+			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
+			"bloq-agent/accounts/loopback", "bloq-agent/ipc",
+		},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		if err != nil {
