@@ -193,14 +193,15 @@ func (c *crossroads) set(t turn) {
 	c.turn, c.seen = t, nil
 }
 
-// with counts the requests since the last turn that held token: those at the
-// origin it starts from, and the first lines of the others.
-func (c *crossroads) with(token string) (home int, elsewhere []string) {
+// tokens counts the requests since the last turn that held a token, whichever: a
+// git whose token is refused has the daemon get another one. It counts those at
+// the origin that the turn starts from, and returns the first lines of the others.
+func (c *crossroads) tokens() (home int, elsewhere []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.seen {
 		switch line, _, _ := strings.Cut(a.text, "\r\n"); {
-		case !strings.Contains(a.text, token):
+		case !strings.Contains(a.text, "eyJ"): // how every token of the sandbox begins
 		case a.origin == c.turn.from:
 			home++
 		default:

@@ -120,7 +120,7 @@ func TestARedirectDoesNotTakeTheTokenAlong(t *testing.T) {
 					}
 					c.set(way)
 					r := w.sh(strings.NewReplacer("FROM", from, "HOST", host).Replace(tool.script))
-					home, elsewhere := c.with(w.token())
+					home, elsewhere := c.tokens()
 					if home == 0 {
 						t.Fatalf("%+v: our own host got no token\n%s%s", way, r.stdout, r.stderr)
 					}
@@ -150,7 +150,7 @@ func TestARedirectFromThisMachine(t *testing.T) {
 			for _, to := range []string{"http://127.0.0.1:" + c.first, "http://localhost:" + c.second, "https://127.0.0.1:" + c.first} {
 				c.set(turn{from, to, http.StatusFound, false})
 				r := w.sh(strings.ReplaceAll(tool.script, "FROM", from))
-				if home, elsewhere := c.with(w.token()); home == 0 || len(elsewhere) > 0 {
+				if home, elsewhere := c.tokens(); home == 0 || len(elsewhere) > 0 {
 					t.Errorf("%s: %d requests with the token at home, elsewhere %q\n%s%s", to, home, elsewhere, r.stdout, r.stderr)
 				}
 			}
@@ -170,7 +170,7 @@ func TestARedirectWithinTheOrigin(t *testing.T) {
 			need(t, tool.needs)
 			c.set(turn{from, from + "/moved", http.StatusFound, false})
 			r := w.sh(strings.ReplaceAll(tool.script, "FROM", from))
-			home, _ := c.with(w.token())
+			home, _ := c.tokens()
 			if i == 2 && (r.code != 0 || home < 2) || i < 2 && (r.code == 0 || !strings.Contains(r.stderr, "The requested URL returned error: 302")) {
 				t.Errorf("exit %d, %d requests with the token\n%s%s", r.code, home, r.stdout, r.stderr)
 			}
@@ -198,7 +198,7 @@ func TestAProxyDoesNotSeeTheTokenOfExec(t *testing.T) {
 			from := "http://127.0.0.1:" + c.second
 			c.set(turn{from: from})
 			r := w.sh(strings.ReplaceAll(tool.script, "FROM", from))
-			if home, _ := c.with(w.token()); r.code != 0 || home == 0 {
+			if home, _ := c.tokens(); r.code != 0 || home == 0 {
 				t.Errorf("exit %d, %d requests with the token\n%s%s", r.code, home, r.stdout, r.stderr)
 			}
 			if seen := proxy.take(); len(seen) != 0 {
