@@ -82,8 +82,8 @@ func TestFilesAreReachedByTheDiskAlone(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	do(t, err)
 	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") || name == "disk.go" || strings.HasPrefix(name, "keyring") {
-			continue // a keyring's bus is no file of ours
+		if strings.HasSuffix(name, "_test.go") || name == "disk.go" || strings.HasPrefix(name, "keyring") || strings.HasPrefix(name, "bus") {
+			continue // the bus of a keyring is no file of ours
 		}
 		b, err := os.ReadFile(name)
 		do(t, err)

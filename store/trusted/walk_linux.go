@@ -149,7 +149,7 @@ func (w *walk) step(name string, last bool) (target string, entry node, err erro
 		return "", node{}, w.at.closed(w.file)
 	}
 	if err != nil {
-		return "", node{}, &fs.PathError{Op: "open", Path: path, Err: err}
+		return "", node{}, &fs.PathError{Op: "open", Path: w.file, Err: err}
 	}
 	if entry, err = look(fd, path); err != nil {
 		_ = unix.Close(fd)
@@ -167,7 +167,7 @@ func (w *walk) step(name string, last bool) (target string, entry node, err erro
 		return "", entry, unix.Close(fd)
 	case !entry.is(unix.S_IFDIR):
 		_ = unix.Close(fd)
-		return "", node{}, &fs.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
+		return "", node{}, &fs.PathError{Op: "open", Path: w.file, Err: unix.ENOTDIR}
 	}
 	return "", entry, w.move(fd, path)
 }
