@@ -75,6 +75,7 @@ func TestOrigin(t *testing.T) {
 func FuzzAnOriginIsItsOwnOrigin(f *testing.F) {
 	f.Add("https://a.example:443/x")
 	f.Add("http://[::1]:4000")
+	f.Add("https://[2001:DB8::1]:443/x")
 	f.Fuzz(func(t *testing.T, url string) {
 		o, err := Origin(url)
 		if err != nil {

@@ -26,6 +26,8 @@ func FuzzAFileThatOpensIsWhole(f *testing.F) {
 	}
 	f.Add(sealed, 0, byte(0))
 	f.Add(sealed, 30, byte(1))
+	f.Add(sealed, len(sealed)-1, byte(1))
+	f.Add(sealed[:len(sealed)-1], 0, byte(0))
 	f.Add([]byte("age-encryption.org/v1\n-> X25519 "), 0, byte(0))
 	f.Add([]byte{}, 0, byte(0))
 	f.Fuzz(func(t *testing.T, content []byte, at int, flip byte) {

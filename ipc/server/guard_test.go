@@ -269,9 +269,13 @@ func TestARequestThatIsAnsweredIsNeverClosed(t *testing.T) {
 	goOn := make(chan struct{})
 	var inside atomic.Int32
 	path := serveFew(t, 3, func(w http.ResponseWriter, _ *http.Request) {
-		inside.Add(1)
+		if inside.Add(1)%2 == 0 { // in the middle of its answer
+			w.Header().Set("Content-Length", "6")
+			_, _ = io.WriteString(w, "yes")
+			do(t, http.NewResponseController(w).Flush())
+		}
 		<-goOn
-		Reply(w, 200, "", []byte("yes"))
+		_, _ = io.WriteString(w, "yes")
 	})
 	var all []net.Conn
 	for range 6 { // the last three find no room until the others have their answers
@@ -288,6 +292,19 @@ func TestARequestThatIsAnsweredIsNeverClosed(t *testing.T) {
 	for i, c := range all {
 		if b, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(b), "yes") {
 			t.Errorf("request %d: %q, %v", i, b, err)
+		}
+	}
+}
+
+// Callers never take the descriptors that a refresh needs.
+func TestCallersLeaveRoomForTheRest(t *testing.T) {
+	var old syscall.Rlimit
+	do(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old))
+	defer func() { do(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)) }()
+	for limit, want := range map[uint64]int{20: 1, 32: 8, 256: 232, 535: 511, 536: 512, 1024: 512} {
+		do(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: limit, Max: old.Max}))
+		if got := MaxConns(); got != want {
+			t.Errorf("of %d descriptors %d are for callers, want %d", limit, got, want)
 		}
 	}
 }
