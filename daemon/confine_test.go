@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bloq-agent/daemon/sink"
+	"bloq-agent/store"
 )
 
 // What can be written is ours, the sinks' and what is left of sinks, so far as
@@ -25,6 +26,7 @@ func TestWhatMustBeWritable(t *testing.T) {
 	}}})
 	defer d.sinks.Start(sink.Options{
 		Record:  sinksRecord(d.options.StateDir),
+		Save:    store.WriteFile,
 		Wanted:  func() ([]sink.Sink, bool) { return nil, false },
 		Content: func(sink.Sink) sink.Content { return sink.Content{} },
 		Explain: func(_ string, err error) error { return err },

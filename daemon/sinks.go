@@ -17,6 +17,7 @@ import (
 	"bloq-agent/daemon/dialect"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/ipc"
+	"bloq-agent/store"
 
 	"github.com/rs/zerolog"
 )
@@ -29,6 +30,7 @@ func sinksRecord(stateDir string) string { return filepath.Join(stateDir, "sinks
 func (d *Daemon) startSinks() (stop func()) {
 	return d.sinks.Start(sink.Options{
 		Record: sinksRecord(d.options.StateDir),
+		Save:   store.WriteFile,
 		Wanted: func() ([]sink.Sink, bool) {
 			config := d.config.Load()
 			return config.sinks(), !config.loaded.IsZero()
@@ -50,12 +52,16 @@ func (c Config) sinks() []sink.Sink {
 	return all
 }
 
-// CheckSinks says why a daemon that keeps its state in stateDir would refuse the
-// sinks of c, as far as that can be said beforehand.
-func CheckSinks(c Config, stateDir string) error {
+// CheckSinks says why a daemon would refuse the sinks of c, as far as that can be
+// said beforehand. None need run.
+func CheckSinks(c Config, getenv func(string) string) error {
 	var all []error
 	for _, s := range c.sinks() {
-		if err := sink.Check(sinksRecord(stateDir), s); err != nil {
+		state, err := StateDir(getenv)
+		if err == nil {
+			err = sink.Check(sinksRecord(state), s)
+		}
+		if err != nil {
 			all = append(all, errors.New("sink of "+s.Profile+": "+advice(s.Path, err)))
 		}
 	}

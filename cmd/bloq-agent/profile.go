@@ -196,7 +196,7 @@ func configCommand() *cobra.Command {
 				}
 				config, data, err := daemon.LoadConfig(path)
 				if err == nil {
-					err = checkSinks(config)
+					err = daemon.CheckSinks(config, os.Getenv)
 				}
 				switch {
 				case err != nil:
@@ -213,15 +213,6 @@ func configCommand() *cobra.Command {
 		},
 	)
 	return cmd
-}
-
-// checkSinks looks at what is on the disk. The daemon need not run.
-func checkSinks(c daemon.Config) error {
-	state, err := daemon.StateDir(os.Getenv)
-	if err != nil {
-		return err
-	}
-	return daemon.CheckSinks(c, state)
 }
 
 const configUsage = "configuration file (default: $XDG_CONFIG_HOME/bloq-agent/config.toml)"

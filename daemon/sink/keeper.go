@@ -19,10 +19,11 @@ const maxPause = time.Minute
 // Options is what a Keeper is started with. Its functions are called by several
 // goroutines; Wanted must call nothing of the Keeper.
 type Options struct {
-	Record    string                // the file that keeps, over restarts, which files are ours
-	Wanted    func() ([]Sink, bool) // the sinks as configured; false while that is not known
-	Content   func(Sink) Content    // what its file should hold now
-	Forbidden []string              // directories that no sink may be in
+	Record    string                               // the file that keeps, over restarts, which files are ours
+	Save      func(path string, data []byte) error // writes that, as a whole
+	Wanted    func() ([]Sink, bool)                // the sinks as configured; false while that is not known
+	Content   func(Sink) Content                   // what its file should hold now
+	Forbidden []string                             // directories that no sink may be in
 	// Explain adds to an error what only the caller knows of it.
 	Explain func(path string, err error) error
 	On      func(Event)

@@ -47,6 +47,7 @@ func (s *stage) set(change func()) {
 func (s *stage) start() (stop func()) {
 	return s.Start(Options{
 		Record: s.record,
+		Save:   func(path string, data []byte) error { return os.WriteFile(path, data, 0o600) },
 		Wanted: func() ([]Sink, bool) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

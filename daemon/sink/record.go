@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"bloq-agent/store"
 	"bloq-agent/store/trusted"
 )
 
@@ -101,7 +100,7 @@ func (k *Keeper) save() {
 		return
 	}
 	if err == nil {
-		err = store.WriteFile(k.options.Record, data)
+		err = k.options.Save(k.options.Record, data)
 	}
 	if err == nil {
 		k.recorded = data
