@@ -278,7 +278,7 @@ func TestTheOtherOriginSeesNothing(t *testing.T) {
 			_, err = l.exchange(t.Context())
 			var e *accounts.Error
 			if !errors.As(err, &e) || e.Class != accounts.Transient || e.Status != status {
-				t.Errorf("%d to %s: %v", status, place, err)
+				t.Fatalf("%d to %s: %v", status, place, err)
 			}
 		}
 	}

@@ -288,9 +288,11 @@ func strangeBus(t *testing.T, path string) (<-chan string, func()) {
 			lines <- s.Text()
 		}
 	}()
-	<-ready
-	return lines, func() {
+	stop := func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
+	t.Cleanup(stop) // of a test that fails before it stops it
+	<-ready
+	return lines, stop
 }
