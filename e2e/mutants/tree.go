@@ -32,6 +32,12 @@ func (t tree) copyFrom(ctx context.Context, from string) error {
 			return err
 		}
 	}
+	// An index, for the tests that ask git what is tracked.
+	for _, args := range [][]string{{"init", "-q"}, {"add", "--all", "--force"}} {
+		if out, err := t.command(ctx, "git", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("git %s in the copy: %s", args[0], firstLine(out))
+		}
+	}
 	return nil
 }
 
