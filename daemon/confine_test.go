@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"bloq-agent/daemon/sink"
@@ -54,6 +56,23 @@ func TestADirectoryOutsideNeedsARestart(t *testing.T) {
 	} {
 		if got := d.needsRestart(path); got != want {
 			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
+
+// A file that cannot be changed (chattr +i) is no matter of the confinement.
+func TestAFileThatCannotBeChangedNeedsNoRestart(t *testing.T) {
+	dir := t.TempDir()
+	d := &Daemon{}
+	d.confined.Store(&confinement{abi: 5, dirs: []string{dir}})
+	for _, path := range []string{dir + "/x", t.TempDir() + "/x"} {
+		err := error(&os.PathError{Op: "remove", Path: path, Err: syscall.EPERM})
+		if got := d.explainSink(path, err); got != err {
+			t.Errorf("%v", got)
+		}
+		err = &os.PathError{Op: "remove", Path: path, Err: syscall.EACCES}
+		if got := d.explainSink(path, err); !strings.HasSuffix(got.Error(), "; restart it") {
+			t.Errorf("%v", got)
 		}
 	}
 }

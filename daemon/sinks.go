@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"bloq-agent/daemon/dialect"
@@ -157,7 +157,8 @@ func (d *Daemon) tellSink(e sink.Event) {
 }
 
 func (d *Daemon) explainSink(path string, err error) error {
-	if errors.Is(err, fs.ErrPermission) && d.needsRestart(filepath.Dir(path)) {
+	// EPERM is not Landlock's: the file cannot be changed, by chattr perhaps.
+	if errors.Is(err, syscall.EACCES) && d.needsRestart(filepath.Dir(path)) {
 		return fmt.Errorf("%w: the daemon may write in the directories that it started with; restart it", err)
 	}
 	return err
