@@ -215,15 +215,20 @@ func (d *Daemon) unremoved(done string, all []sink.Unremoved) *ipc.Problem {
 		return nil
 	}
 	problem := &ipc.Problem{Code: ipc.CodeUnavailable}
-	var waiting, changed []string
+	var waiting, theirs, remove []string
 	away := false
 	for _, f := range all {
-		if errors.Is(f.Err, sink.ErrChanged) {
-			changed = append(changed, "the token file "+f.Err.Error()+" and may still hold a token")
-			problem.Hint = "rm " + ipc.ShellWord(f.Path)
+		switch {
+		case errors.Is(f.Err, sink.ErrChanged):
+			theirs = append(theirs, "the token file "+f.Err.Error()+" and may still hold a token")
+		case errors.Is(f.Err, sink.ErrForeign):
+			theirs = append(theirs, "the file "+f.Path+" is there, bloq-agent did not write it, and it may hold a token")
+		}
+		if errors.Is(f.Err, sink.ErrChanged) || errors.Is(f.Err, sink.ErrForeign) {
+			remove = append(remove, ipc.ShellWord(f.Path))
 			continue
 		}
-		away = away || errors.Is(f.Err, sink.ErrNoDirectory) || errors.Is(f.Err, sink.ErrNotMounted)
+		away = away || errors.Is(f.Err, sink.ErrNoDirectory) || errors.Is(f.Err, sink.ErrOtherDirectory) || errors.Is(f.Err, sink.ErrNotMounted)
 		reason := strings.TrimPrefix(f.Err.Error(), "remove "+f.Path+": ")
 		waiting = append(waiting, "the token file "+f.Path+" could not be removed: "+reason)
 	}
@@ -237,6 +242,12 @@ func (d *Daemon) unremoved(done string, all []sink.Unremoved) *ipc.Problem {
 		}
 		waiting = append(waiting, it)
 	}
-	problem.Detail = done + ", but " + strings.Join(append(waiting, changed...), "; ")
+	if len(remove) > 0 {
+		problem.Hint = "rm " + strings.Join(remove, " ")
+	}
+	if err := d.sinks.Unread(); err != nil {
+		theirs = append(theirs, "the list of the token files that bloq-agent wrote could not be read ("+err.Error()+")")
+	}
+	problem.Detail = done + ", but " + strings.Join(append(waiting, theirs...), "; ")
 	return problem
 }

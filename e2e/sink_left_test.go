@@ -13,68 +13,6 @@ import (
 	"bloq-agent/ipc"
 )
 
-// A file that somebody else has made, at a path that the configuration names, is
-// neither replaced nor removed, and config check says so beforehand: a mistake in
-// a path must not cost a .netrc.
-func TestASinkTakesNobodysPlace(t *testing.T) {
-	w := newWorld(t, sandbox.Config{})
-	dir := w.sinkDir()
-	path := dir + "/.netrc"
-	const theirs = "machine example.org login me password mine\n"
-	must(t, os.WriteFile(path, []byte(theirs), 0o600))
-	must(t, os.WriteFile(dir+"/empty", nil, 0o600))
-	before, _ := os.Lstat(path)
-	w.configure(fmt.Sprintf(tokenSink+tokenSink+tokenSink, ".netrc", "empty", "good"))
-	said := func(name string) string {
-		return dir + "/" + name + " is there already, and bloq-agent did not write it; rm " + dir + "/" + name + ", or name another path"
-	}
-	check := func() result { return w.run("", "bloq-agent", "config", "check") }
-	if r := check(); r.code != ipc.ExitUnavailable || !strings.Contains(r.stderr, said(".netrc")) || !strings.Contains(r.stderr, said("empty")) {
-		t.Errorf("config check: %+v", r)
-	}
-
-	w.start("--store", "file")
-	w.login()
-	w.eventually("the sink beside them", w.holdsToken(dir+"/good"))
-	w.must("", "bloq-agent", "refresh")
-	w.must("", "bloq-agent", "lock")
-	w.must("", "bloq-agent", "unlock")
-	w.eventually("status says so", func() bool {
-		r := w.run("", "bloq-agent", "status")
-		return strings.Contains(r.stdout, "sink "+path+": "+said(".netrc")) && strings.Contains(r.stdout, said("empty"))
-	})
-	after, err := os.Lstat(path)
-	if err != nil || !os.SameFile(before, after) || content(path) != theirs || content(dir+"/empty") != "" {
-		t.Errorf("the file is another now: %v", err)
-	}
-	// The running daemon's own file is nobody else's.
-	if r := check(); strings.Contains(r.stderr, "good") {
-		t.Errorf("config check: %+v", r)
-	}
-
-	// What the sentence says mends it.
-	w.mustSh("rm " + path + " " + dir + "/empty")
-	must(t, w.daemon.Process.Signal(hup))
-	w.eventually("the sink", w.holdsToken(path))
-	w.must("", "bloq-agent", "config", "check")
-
-	// Without the record nobody knows whose they are.
-	w.stop()
-	must(t, os.Remove(w.dir+"/state/bloq-agent/sinks.json"))
-	if r := check(); r.code != ipc.ExitUnavailable || !strings.Contains(r.stderr, said("good")) {
-		t.Errorf("config check: %+v", r)
-	}
-	old := content(path)
-	w.start("--store", "file")
-	w.eventually("status says so", func() bool {
-		return strings.Contains(w.run("", "bloq-agent", "status").stdout, said(".netrc"))
-	})
-	w.must("", "bloq-agent", "logout")
-	if content(path) != old {
-		t.Error("a file that is nobody's was replaced or removed")
-	}
-}
-
 // A hindrance keeps a file in dir from being removed between begin and end.
 type hindrance struct {
 	dir, reason string
@@ -92,6 +30,10 @@ func TestLockAndLogoutNameTheFilesThatTheyLeave(t *testing.T) {
 		"a directory that was moved":         movedDirectory,
 		"a directory that is a link now":     linkedDirectory,
 		"a directory that cannot be changed": immutableDirectory,
+		"a directory that is another one":    otherDirectory,
+		"another directory in memory":        otherDirectoryInMemory,
+		"a directory under another":          directoryUnderAnother,
+		"a file that cannot be changed":      immutableFile,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, sandbox.Config{})
@@ -218,6 +160,38 @@ func movedDirectory(t *testing.T, _ *world, dir string) hindrance {
 	}
 }
 
+func otherDirectory(t *testing.T, _ *world, dir string) hindrance {
+	return exchangedDirectory(t, dir)
+}
+
+func otherDirectoryInMemory(t *testing.T, _ *world, dir string) hindrance {
+	mount(t, "tmpfs", dir, "mode=0700")
+	must(t, os.Mkdir(dir+"/below", 0o700))
+	return exchangedDirectory(t, dir+"/below")
+}
+
+func exchangedDirectory(t *testing.T, dir string) hindrance {
+	return hindrance{dir, "its directory is another one", func() {
+		must(t, os.Rename(dir, dir+"2"))
+		must(t, os.Mkdir(dir, 0o700))
+	}, func() {
+		must(t, os.Remove(dir))
+		must(t, os.Rename(dir+"2", dir))
+	}}
+}
+
+func directoryUnderAnother(t *testing.T, w *world, dir string) hindrance {
+	must(t, os.Mkdir(dir+"2", 0o700))
+	attach, detach := "mount --bind "+dir+"2 "+dir, "umount "+dir
+	if r := w.sh(attach + " && " + detach); r.code != 0 {
+		t.Skipf("no mount here: %s", r.stderr)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", dir).Run() })
+	return hindrance{dir, "its directory is another one", func() { w.mustSh(attach) }, func() {
+		w.eventually(detach, func() bool { return w.sh(detach).code == 0 }) // the daemon may be looking at it
+	}}
+}
+
 func linkedDirectory(t *testing.T, _ *world, dir string) hindrance {
 	return hindrance{dir, dir + " is a symbolic link; name what it points to", func() {
 		must(t, os.Rename(dir, dir+"2"))
@@ -236,41 +210,13 @@ func immutableDirectory(t *testing.T, w *world, dir string) hindrance {
 	return hindrance{dir, "operation not permitted", func() { w.mustSh("chattr +i " + dir) }, func() { w.mustSh("chattr -i " + dir) }}
 }
 
-// A file that somebody has written to since may hold a token still: lock leaves it
-// and says so, and the next daemon says it again.
-func TestLockNamesAFileThatWasChanged(t *testing.T) {
-	w := newWorld(t, sandbox.Config{})
-	path := w.sinkDir() + "/x"
-	w.configure(fmt.Sprintf(tokenSink, "x"))
-	w.start("--store", "file")
-	w.login()
-	w.eventually("the file", w.holdsToken(path))
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.WriteString("# mine\n")
-	must(t, err)
-	must(t, f.Close())
-	changed := content(path)
-	locked := "the token file " + path + " was changed after bloq-agent wrote it and may still hold a token"
-	w.wants(w.run("", "bloq-agent", "lock"), ipc.ExitUnavailable, "locked, but "+locked, "rm "+path)
-	w.stop()
-	w.start("--store", "file")
-	w.wants(w.run("", "bloq-agent", "lock"), ipc.ExitUnavailable, "locked, but "+locked, "rm "+path)
-	// It is not replaced either.
-	w.must("", "bloq-agent", "unlock")
-	w.eventually("status says what to type", func() bool {
-		return strings.Contains(w.run("", "bloq-agent", "status").stdout, path+" was changed after bloq-agent wrote it; rm "+path)
-	})
-	if content(path) != changed {
-		t.Error("it was replaced")
+func immutableFile(t *testing.T, w *world, dir string) hindrance {
+	path := dir + "/x"
+	if os.Getuid() != 0 || w.sh("chattr +i "+dir+" && chattr -i "+dir).code != 0 {
+		t.Skip("no chattr here")
 	}
-	w.mustSh("rm " + path)
-	must(t, w.daemon.Process.Signal(hup))
-	w.eventually("the file", w.holdsToken(path))
-	w.must("", "bloq-agent", "lock")
-	if !w.gone(path)() {
-		t.Error("lock left a token")
-	}
+	t.Cleanup(func() { _ = exec.Command("chattr", "-i", path).Run() })
+	return hindrance{dir, "operation not permitted", func() { w.mustSh("chattr +i " + path) }, func() { w.mustSh("chattr -i " + path) }}
 }
 
 // A restart goes on where the daemon before could not.

@@ -188,7 +188,7 @@ func TestSinksAreRemoved(t *testing.T) {
 	// What somebody else has put there since is not ours to remove.
 	must(t, os.WriteFile(dir+"/mine", []byte("mine"), 0o600))
 	must(t, os.Rename(dir+"/mine", b))
-	w.must("", "bloq-agent", "logout")
+	w.wants(w.run("", "bloq-agent", "logout"), ipc.ExitUnavailable, "forgot profile default, but "+foreign(b), "rm "+b)
 	if !w.gone(a)() || content(b) != "mine" {
 		t.Error("logout left a token, or removed a foreign file")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -66,18 +67,33 @@ func (d *dir) enter(name string) error {
 
 func (d *dir) close() { _ = syscall.Close(d.fd) }
 
-// device is the number of the file system that d is on; 0 if files on that do not
-// outlive it.
-func (d *dir) device() uint64 {
+// home is what d is called in a record; nothing if that cannot be told.
+func (d *dir) home() home {
 	var st syscall.Stat_t
 	var fsys unix.Statfs_t
 	if syscall.Fstat(d.fd, &st) != nil || unix.Fstatfs(d.fd, &fsys) != nil {
-		return 0
+		return home{}
 	}
 	if t := int64(fsys.Type); t == unix.TMPFS_MAGIC || t == unix.RAMFS_MAGIC {
-		return 0
+		id := uint64(uint32(fsys.Fsid.Val[0]))<<32 | uint64(uint32(fsys.Fsid.Val[1]))
+		return home{Memory: id, Dir: st.Ino}
 	}
-	return st.Dev
+	return home{Device: st.Dev, Dir: st.Ino}
+}
+
+// lacks says why one of ours, which is not in d, may come back at its path.
+func (d *dir) lacks(ours []ID) error {
+	here := d.home()
+	known := func(id ID) bool { return id.Device != 0 || id.Memory != 0 && id.Memory == here.Memory }
+	mounted := func(id ID) bool { return id.Device == here.Device && id.Memory == here.Memory }
+	in := func(id ID) bool { return mounted(id) && (id.Dir == 0 || id.Dir == here.Dir) }
+	switch {
+	case !slices.ContainsFunc(ours, known) || slices.ContainsFunc(ours, in):
+		return nil
+	case slices.ContainsFunc(ours, mounted):
+		return ErrOtherDirectory
+	}
+	return ErrNotMounted
 }
 
 // look is lstat(2) of name.

@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"slices"
@@ -52,13 +53,13 @@ type Content struct {
 // that a disk that does not answer holds up nothing else. A Keeper that was not
 // started does nothing.
 type Keeper struct {
-	options Options
-	ctx     context.Context
-	work    sync.WaitGroup
-
+	options  Options
+	ctx      context.Context
+	work     sync.WaitGroup
 	saving   sync.Mutex // held while the record is written
 	recorded []byte     // what it holds
 	saveErr  error
+	unread   error // why what a Keeper before has recorded is not known
 
 	mu     sync.Mutex // guards the rest, and is never held over I/O
 	files  map[string]*file
@@ -72,8 +73,9 @@ type file struct {
 	want Sink // as it is configured; zero if it is not
 	have Sink // as it was when the file was written
 
-	ours       bool // a file of ours may be there, or a part of one
-	ids        []ID // what the file there may be called, if it is ours
+	ours       bool   // a file of ours may be there, or a part of one
+	temp       string // what a part of it is called beside it, of which no other file has the name
+	ids        []ID   // what the file there may be called, if it is ours
 	generation uint64
 	written    time.Time // zero if not by this Keeper
 	leaving    bool      // it has to go
@@ -178,7 +180,7 @@ func (k *Keeper) bring(f *file, want Sink) {
 	}
 	defer clear(c.Data)
 	if c.Action == Remove || f.ours && f.have.Profile != want.Profile {
-		if !k.remove(f) || c.Action == Remove {
+		if !k.remove(f, want.Path != "") || c.Action == Remove {
 			return
 		}
 	}
@@ -195,14 +197,17 @@ func (k *Keeper) write(f *file, want Sink, c Content) {
 	before := f.ids
 	announce := func(ids []ID) {
 		k.mu.Lock()
+		if f.temp == "" {
+			f.temp = ".bloq-" + rand.Text() + ".tmp"
+		}
 		f.ours, f.ids, f.have.Path, f.have.Profile = true, ids, want.Path, want.Profile
 		k.mu.Unlock()
 		k.save()
 	}
-	if !f.ours {
-		announce(nil) // before there is a part of it
+	if !f.ours || f.temp == "" {
+		announce(before) // and temp, before that is there
 	}
-	id, err := write(f.path, want.Mode, c.Data, before, func(id ID) { announce(append(slices.Clip(before), id)) }, k.options.Forbidden)
+	id, err := write(f.path, f.temp, want.Mode, c.Data, before, func(id ID) { announce(append(slices.Clip(before), id)) }, k.options.Forbidden)
 	k.settled(f, err, func() {
 		f.ids = before
 		if id != (ID{}) {
@@ -220,13 +225,13 @@ func (k *Keeper) write(f *file, want Sink, c Content) {
 }
 
 // remove removes f if we have written it, and reports whether it is gone. If not,
-// it is looked at again, less and less often.
-func (k *Keeper) remove(f *file) bool {
-	var removed bool
-	var err error
+// it is looked at again, less and less often. At a path that is configured another
+// file is not gone: it may be a copy of ours, or ours without its record.
+func (k *Keeper) remove(f *file, configured bool) bool {
 	profile := f.have.Profile
-	if f.ours {
-		removed, err = remove(f.path, f.ids)
+	removed, err := remove(f.path, f.temp, f.ids)
+	if foreign := errors.Is(err, ErrForeign); foreign && !configured || !foreign && !f.ours {
+		err = nil
 	}
 	k.settled(f, err, func() {
 		if f.retry != nil {
@@ -241,7 +246,7 @@ func (k *Keeper) remove(f *file) bool {
 			f.tries++
 			return
 		}
-		f.have, f.ours, f.ids, f.written, f.tries, f.commandErr = Sink{}, false, nil, time.Time{}, 0, nil
+		f.have, f.ours, f.temp, f.ids, f.written, f.tries, f.commandErr = Sink{}, false, "", nil, time.Time{}, 0, nil
 	})
 	if removed {
 		k.options.On(Event{What: Removed, Profile: profile, Path: f.path})
@@ -273,13 +278,6 @@ func (f *file) owner() string {
 		return f.have.Profile
 	}
 	return f.want.Profile
-}
-
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // launch runs the command of f, or once more after the run under way. The caller

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -156,8 +157,8 @@ func TestWithoutAConfiguration(t *testing.T) {
 func TestAKillInTheFirstWrite(t *testing.T) {
 	s := newStage(t)
 	path := s.dir + "/x"
-	must(t, os.WriteFile(s.dir+"/"+tempName("x"), []byte("half a tok"), 0o600))
-	must(t, os.WriteFile(s.record, []byte(`[{"path":"`+path+`","profile":"p","files":null}]`), 0o600))
+	must(t, os.WriteFile(s.dir+"/"+temp, []byte("half a tok"), 0o600))
+	must(t, os.WriteFile(s.record, []byte(`[{"path":"`+path+`","profile":"p","temp":"`+temp+`","files":null}]`), 0o600))
 	stop := s.start()
 	s.wantLeft("", nil)
 	stop()
@@ -171,9 +172,9 @@ func TestAKillInTheFirstWrite(t *testing.T) {
 	s.wanted, s.known, s.action["p"] = []Sink{s.sink("p", "x")}, true, Write
 	hung := &stage{t: t, dir: s.dir, record: s.record, wanted: s.wanted, known: true, action: s.action}
 	stop = hung.start()
-	want := `[{"path":"` + path + `","profile":"p","files":null}]`
+	want := regexp.MustCompile(`^\[{"path":"` + path + `","profile":"p","temp":"\.bloq-[A-Z2-7]{26}\.tmp","files":null}]$`)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if b, _ := os.ReadFile(s.record); string(b) == want {
+		if b, _ := os.ReadFile(s.record); want.Match(b) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -257,5 +258,91 @@ func TestARecordThatCannotBeRead(t *testing.T) {
 	wantContent(t, s.dir+"/y", "token of p")
 	if st := s.Status("p"); len(st) != 2 || !errors.Is(st[0].Err, ErrForeign) || st[1].Err != nil {
 		t.Errorf("%v", st)
+	}
+	if err := s.Unread(); err == nil || !strings.Contains(err.Error(), s.record) {
+		t.Errorf("Unread: %v", err)
+	}
+}
+
+// At a configured path another file may hold a token: a copy of ours, or ours
+// without its record. It stays, and is told of until it is gone.
+func TestAnotherFileAtAConfiguredPath(t *testing.T) {
+	for name, prepare := range map[string]func(s *stage, path string){
+		"a copy in its place": func(s *stage, path string) {
+			stop := s.start()
+			s.wantLeft("", nil)
+			stop()
+			must(t, os.WriteFile(path+"2", []byte("token of p"), 0o600))
+			must(t, os.Rename(path+"2", path))
+		},
+		"no record": func(s *stage, path string) {
+			stop := s.start()
+			s.wantLeft("", nil)
+			stop()
+			must(t, os.Remove(s.record))
+		},
+		"a damaged record": func(s *stage, path string) {
+			stop := s.start()
+			s.wantLeft("", nil)
+			stop()
+			must(t, os.WriteFile(s.record, []byte("{"), 0o600))
+		},
+		"a link": func(s *stage, path string) { must(t, os.Symlink("elsewhere", path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			path := s.dir + "/x"
+			s.wanted, s.action["p"] = []Sink{s.sink("p", "x"), s.sink("q", "none/x")}, Write
+			s.action["q"] = Remove // and no file, no directory
+			prepare(s, path)
+			s.Keeper = Keeper{}
+			s.action["p"] = Remove
+			defer s.start()()
+			for range 2 {
+				s.wantLeft("", ErrForeign, path)
+				s.wantLeft("q", nil)
+			}
+			if st := s.Status("p"); len(st) != 1 || !errors.Is(st[0].Err, ErrForeign) {
+				t.Errorf("%v", st)
+			}
+			wantAlone(t, s.dir, "x")
+			must(t, os.Remove(path))
+			s.wantLeft("", nil)
+
+			// It is nobody's business once no sink names it.
+			must(t, os.WriteFile(path, []byte("mine"), 0o600))
+			s.wantLeft("", ErrForeign, path)
+			s.set(func() { s.wanted = nil })
+			s.wantLeft("", nil)
+			wantContent(t, path, "mine")
+		})
+	}
+}
+
+// The files that a token is first written in clash with nobody's.
+func TestAPartHasANameOfItsOwn(t *testing.T) {
+	s := newStage(t)
+	mine := []string{".bloq-mine.tmp", ".bloq-x.tmp.tmp", ".bloq-z.tmp"}
+	for _, name := range mine {
+		must(t, os.WriteFile(s.dir+"/"+name, []byte("mine"), 0o600))
+	}
+	s.wanted = []Sink{s.sink("p", ".bloq-x.tmp"), s.sink("p", "x"), s.sink("p", "z")}
+	s.action["p"] = Write
+	defer s.start()()
+	all := []string{".bloq-mine.tmp", ".bloq-x.tmp", ".bloq-x.tmp.tmp", ".bloq-z.tmp", "x", "z"}
+	for range 3 {
+		s.wantLeft("", nil)
+		wantAlone(t, s.dir, all...)
+		for _, w := range s.wanted {
+			wantContent(t, w.Path, "token of p")
+		}
+		must(t, os.Remove(s.dir+"/x"))
+		s.set(func() { s.action["p"] = Write })
+	}
+	s.set(func() { s.action["p"] = Remove })
+	s.wantLeft("", nil)
+	wantAlone(t, s.dir, mine...)
+	for _, name := range mine {
+		wantContent(t, s.dir+"/"+name, "mine")
 	}
 }

@@ -14,10 +14,11 @@ import (
 )
 
 // A record is a file that we have written, or were about to write. The file at
-// Path is ours if it is one of Files.
+// Path is ours if it is one of Files, and so is Temp beside it.
 type record struct {
 	Path    string `json:"path"`
 	Profile string `json:"profile"`
+	Temp    string `json:"temp,omitempty"`
 	Files   []ID   `json:"files"`
 }
 
@@ -59,12 +60,22 @@ func (k *Keeper) load(o Options) map[string]*file {
 	if err != nil {
 		o.On(Event{What: Unread, Err: err})
 	}
-	k.recorded = data
+	k.saving.Lock()
+	k.recorded, k.unread = data, err
+	k.saving.Unlock()
 	files := map[string]*file{}
 	for _, r := range list {
-		files[r.Path] = &file{path: r.Path, have: Sink{Path: r.Path, Profile: r.Profile}, ours: true, ids: r.Files}
+		files[r.Path] = &file{path: r.Path, have: Sink{Path: r.Path, Profile: r.Profile}, ours: true, temp: r.Temp, ids: r.Files}
 	}
 	return files
+}
+
+// Unread says why it is not known what a Keeper before this one has written; nil
+// if it is.
+func (k *Keeper) Unread() error {
+	k.saving.Lock()
+	defer k.saving.Unlock()
+	return k.unread
 }
 
 // Paths are those of the files that may be there.
@@ -82,7 +93,7 @@ func (k *Keeper) records() []record {
 	list := []record{}
 	for _, f := range k.files {
 		if f.ours {
-			list = append(list, record{f.path, f.have.Profile, f.ids})
+			list = append(list, record{f.path, f.have.Profile, f.temp, f.ids})
 		}
 	}
 	slices.SortFunc(list, func(a, b record) int { return strings.Compare(a.Path, b.Path) })

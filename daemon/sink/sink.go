@@ -36,10 +36,16 @@ func (s Sink) Equal(t Sink) bool {
 type ID struct {
 	Inode   uint64 `json:"inode"`
 	ModTime int64  `json:"mtime_ns"`
-	// Device is that of the directory, and 0 on a file system in memory. It does
-	// not tell files apart, because it can be another after a boot; it tells a
-	// file that was removed from one whose disk is away.
-	Device uint64 `json:"device,omitempty"`
+	home
+}
+
+// A home is the directory that a file was written in. It does not tell files
+// apart, because its numbers can be others after a boot; it tells a file that was
+// removed from one whose disk or directory is away.
+type home struct {
+	Device uint64 `json:"device,omitempty"` // 0 on a file system in memory
+	Memory uint64 `json:"memory,omitempty"` // that file system, which no other is ever called; 0 if the kernel does not say
+	Dir    uint64 `json:"dir,omitempty"`    // the directory's inode; 0 in an older record
 }
 
 func (id ID) same(other ID) bool { return id.Inode == other.Inode && id.ModTime == other.ModTime }
@@ -55,8 +61,9 @@ var (
 
 // What keeps a file from being looked at, that may be there again later.
 var (
-	ErrNoDirectory = errors.New("its directory is not there")
-	ErrNotMounted  = errors.New("its file system is not mounted")
-	ErrNoAnswer    = errors.New("its file system does not answer")
-	errPart        = errors.New("a part of it is left")
+	ErrNoDirectory    = errors.New("its directory is not there")
+	ErrOtherDirectory = errors.New("its directory is another one")
+	ErrNotMounted     = errors.New("its file system is not mounted")
+	ErrNoAnswer       = errors.New("its file system does not answer")
+	errPart           = errors.New("a part of it is left")
 )

@@ -73,3 +73,10 @@ func (k *Keeper) unremoved(which func(*file) bool) []Unremoved {
 	slices.SortFunc(list, func(a, b Unremoved) int { return strings.Compare(a.Path, b.Path) })
 	return list
 }
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -20,10 +20,11 @@ func idOf(st *syscall.Stat_t) ID {
 // umask. The directory must be there, ours or root's, closed to other writers,
 // and none of the directories in forbidden; nothing on the way may be a symbolic
 // link; at path there must be nothing, or the file of an earlier write, one of
-// ours. When write returns the content is on the disk. Before the file takes its
-// place, announce is called with the ID that it will have, so that a crash leaves
-// none that nobody knows.
-func write(path string, mode fs.FileMode, data []byte, ours []ID, announce func(ID), forbidden []string) (ID, error) {
+// ours. When write returns the content is on the disk. Until then it is in temp, in
+// the same directory, which is ours. Before the file takes its place, announce is
+// called with the ID that it will have, so that a crash leaves none that nobody
+// knows.
+func write(path, temp string, mode fs.FileMode, data []byte, ours []ID, announce func(ID), forbidden []string) (ID, error) {
 	d, err := openDir(filepath.Dir(path))
 	if err != nil {
 		return ID{}, err
@@ -33,7 +34,7 @@ func write(path string, mode fs.FileMode, data []byte, ours []ID, announce func(
 	if err != nil {
 		return ID{}, err
 	}
-	return d.replace(filepath.Base(path), mode, data, there, announce)
+	return d.replace(filepath.Base(path), temp, mode, data, there, announce)
 }
 
 // check says why write would refuse path. A directory that is not there yet may
@@ -51,10 +52,10 @@ func check(path string, ours []ID) error {
 	return err
 }
 
-// remove removes the file at path if it is one of ours, and reports whether it
-// did. It fails if the directory is not there, or is on another file system now:
-// the disk, and the file on it, may come back.
-func remove(path string, ours []ID) (bool, error) {
+// remove removes the file at path if it is one of ours, and temp, and reports
+// whether there was such a file. It fails if the directory is not there, or is
+// another now: the disk, and the file on it, may come back.
+func remove(path, temp string, ours []ID) (bool, error) {
 	lasting := slices.ContainsFunc(ours, func(id ID) bool { return id.Device != 0 })
 	d, err := openDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -68,21 +69,20 @@ func remove(path string, ours []ID) (bool, error) {
 	}
 	defer d.close()
 	name := filepath.Base(path)
-	if err := d.unlink(tempName(name)); err != nil { // what a crash may have left
-		return false, err
+	if temp != "" { // what a crash may have left
+		if err := d.unlink(temp); err != nil {
+			return false, err
+		}
 	}
 	st, err := d.look(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if lasting && !slices.ContainsFunc(ours, func(id ID) bool { return id.Device == d.device() }) {
-			return false, ErrNotMounted
-		}
-		return false, nil
+		return false, d.lacks(ours)
 	}
 	if err == nil {
+		if kind := st.Mode & syscall.S_IFMT; kind != syscall.S_IFREG && kind != syscall.S_IFLNK {
+			return false, nil // no token is in that
+		}
 		err = whose(st, ours)
-	}
-	if errors.Is(err, ErrForeign) {
-		return false, nil
 	}
 	if err == nil {
 		err = d.unlink(name)
@@ -172,14 +172,8 @@ func (d *dir) takes(name string, ours []ID, forbidden []string) (there bool, err
 	return true, fmt.Errorf("%s is there and is not a regular file", path)
 }
 
-// tempName is always the same for a file, so that a crash leaves one at most.
-// Nobody else writes in the directory.
-func tempName(name string) string { return ".bloq-" + name + ".tmp" }
-
-// replace writes data beside name and renames it to that; over it only if it was
-// there.
-func (d *dir) replace(name string, mode fs.FileMode, data []byte, there bool, announce func(ID)) (ID, error) {
-	temp := tempName(name)
+// replace writes data in temp and renames it to name; over it only if it was there.
+func (d *dir) replace(name, temp string, mode fs.FileMode, data []byte, there bool, announce func(ID)) (ID, error) {
 	_ = d.unlink(temp) // if it is still there the next step says so
 	fd, err := openat(d.fd, temp, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW)
 	if err != nil {
@@ -191,7 +185,7 @@ func (d *dir) replace(name string, mode fs.FileMode, data []byte, there bool, an
 		err = closeErr
 	}
 	if err == nil {
-		id.Device = d.device()
+		id.home = d.home()
 		announce(id)
 		err = d.rename(temp, name, there)
 	}

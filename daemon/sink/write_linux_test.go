@@ -30,6 +30,8 @@ func must(t *testing.T, err error) {
 
 func quiet(ID) {}
 
+const temp = ".bloq-TEST.tmp" // as a record names it
+
 func mustWrite(t *testing.T, path, text string) ID {
 	t.Helper()
 	// Whatever is there is taken for ours.
@@ -38,7 +40,7 @@ func mustWrite(t *testing.T, path, text string) ID {
 	if syscall.Lstat(path, &st) == nil {
 		ours = append(ours, idOf(&st))
 	}
-	id, err := write(path, 0o600, []byte(text), ours, quiet, nil)
+	id, err := write(path, temp, 0o600, []byte(text), ours, quiet, nil)
 	must(t, err)
 	return id
 }
@@ -68,7 +70,7 @@ func TestAnIDIsAnnouncedBeforeItIsThere(t *testing.T) {
 	path := place(t) + "/x"
 	old := mustWrite(t, path, "one")
 	var announced ID
-	id, err := write(path, 0o600, []byte("two"), []ID{old}, func(id ID) {
+	id, err := write(path, temp, 0o600, []byte("two"), []ID{old}, func(id ID) {
 		announced = id
 		if !holds(path, old) || holds(path, id) {
 			t.Error("the new file has its place already")
@@ -148,7 +150,7 @@ func TestRefusals(t *testing.T) {
 			return dir + "/own/x", dir + "/own is a directory of bloq-agent itself"
 		},
 		"the name is too long": func(t *testing.T, dir string) (string, string) {
-			return dir + "/" + strings.Repeat("x", 250), "file name too long"
+			return dir + "/" + strings.Repeat("x", 256), "file name too long"
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -156,7 +158,7 @@ func TestRefusals(t *testing.T) {
 			path, want := prepare(t, dir)
 			// Our own directory is known through a link too.
 			must(t, os.Symlink(dir+"/own", dir+"/alias"))
-			_, err := write(path, 0o600, []byte("secret"), nil, quiet, []string{dir + "/missing", dir + "/alias"})
+			_, err := write(path, temp, 0o600, []byte("secret"), nil, quiet, []string{dir + "/missing", dir + "/alias"})
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
 			}
@@ -183,7 +185,7 @@ func TestADirectoryThatIsExchangedInTheMiddle(t *testing.T) {
 	defer d.close()
 	must(t, os.Rename(top+"/a", top+"/b"))
 	must(t, os.Symlink("evil", top+"/a"))
-	_, err = d.replace("x", 0o600, []byte("secret"), false, quiet)
+	_, err = d.replace("x", temp, 0o600, []byte("secret"), false, quiet)
 	must(t, err)
 	wantContent(t, top+"/b/x", "secret")
 	wantAlone(t, top+"/evil")
@@ -195,7 +197,7 @@ func TestModeWhateverTheUmask(t *testing.T) {
 	for _, umask := range []int{0, 0o077, 0o777} {
 		for _, mode := range []fs.FileMode{0o400, 0o600, 0o640, 0o644} {
 			old := syscall.Umask(umask)
-			id, err := write(dir+"/x", mode, []byte("t"), ours, quiet, nil)
+			id, err := write(dir+"/x", temp, mode, []byte("t"), ours, quiet, nil)
 			syscall.Umask(old)
 			ours = []ID{id}
 			must(t, err)
@@ -212,7 +214,7 @@ func TestModeWhateverTheUmask(t *testing.T) {
 func TestReadersNeverSeeAPart(t *testing.T) {
 	path := place(t) + "/x"
 	content := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i%26)}, 3000) }
-	id, err := write(path, 0o600, content(0), nil, quiet, nil)
+	id, err := write(path, temp, 0o600, content(0), nil, quiet, nil)
 	must(t, err)
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
@@ -234,7 +236,7 @@ func TestReadersNeverSeeAPart(t *testing.T) {
 		})
 	}
 	for i := range 200 {
-		id, err = write(path, 0o600, content(i), []ID{id}, quiet, nil)
+		id, err = write(path, temp, 0o600, content(i), []ID{id}, quiet, nil)
 		must(t, err)
 	}
 	close(stop)
@@ -264,9 +266,12 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 		if holds(path, id) {
 			t.Errorf("%s is taken for ours", name)
 		}
-		// What is ours by its inode is told of: it may hold a token still.
-		want := map[string]error{"a later content": ErrChanged, "a later time": ErrChanged}[name]
-		removed, err := remove(path, []ID{id})
+		// What may hold a token is told of.
+		want := map[string]error{
+			"a later content": ErrChanged, "a later time": ErrChanged,
+			"somebody else's file": ErrForeign, "a symbolic link to it": ErrForeign, "the one of another write": ErrForeign,
+		}[name]
+		removed, err := remove(path, temp, []ID{id})
 		reused := name == "somebody else's file" && errors.Is(err, ErrChanged) // the kernel may give a new file the old inode
 		if removed || !errors.Is(err, want) && !reused {
 			t.Errorf("%s: removed %v, %v", name, removed, err)
@@ -277,10 +282,10 @@ func TestOnlyWhatWasWrittenIsRemoved(t *testing.T) {
 	}
 	_ = os.RemoveAll(path)
 	id = mustWrite(t, path, "one")
-	if removed, err := remove(path, []ID{id}); !removed || err != nil {
+	if removed, err := remove(path, temp, []ID{id}); !removed || err != nil {
 		t.Errorf("ours: removed %v, %v", removed, err)
 	}
-	if removed, err := remove(path, []ID{id}); removed || err != nil {
+	if removed, err := remove(path, temp, []ID{id}); removed || err != nil {
 		t.Errorf("again: removed %v, %v", removed, err)
 	}
 }
@@ -293,25 +298,57 @@ func TestADirectoryThatIsAway(t *testing.T) {
 	if id.Device == 0 {
 		t.Skipf("%s is on a file system in memory", dir)
 	}
-	elsewhere, inMemory := id, id
-	elsewhere.Device, inMemory.Device = id.Device+1, 0
+	elsewhere, inMemory, older := id, id, id
+	elsewhere.Device, inMemory.home, older.Dir = id.Device+1, home{Memory: 1, Dir: id.Dir}, 0
 	must(t, os.Rename(dir, dir+"2"))
 	wantRemoval := func(name string, id ID, want error) {
 		t.Helper()
-		if removed, err := remove(dir+"/x", []ID{id}); removed || !errors.Is(err, want) {
+		if removed, err := remove(dir+"/x", temp, []ID{id}); removed || !errors.Is(err, want) {
 			t.Errorf("%s: removed %v, %v; want %v", name, removed, err, want)
 		}
 	}
 	wantRemoval("no directory", id, ErrNoDirectory)
 	wantRemoval("no directory, of one in memory", inMemory, nil)
 	must(t, os.Mkdir(dir, 0o700)) // as an empty mount point is
-	wantRemoval("no file", id, nil)
+	wantRemoval("another directory", id, ErrOtherDirectory)
+	wantRemoval("no file, of an older record", older, nil)
 	wantRemoval("no file, on another file system", elsewhere, ErrNotMounted)
 	wantRemoval("no file, of one in memory", inMemory, nil)
 	must(t, os.Remove(dir))
 	must(t, os.Rename(dir+"2", dir))
-	if removed, err := remove(dir+"/x", []ID{elsewhere}); !removed || err != nil {
+	if removed, err := remove(dir+"/x", temp, []ID{elsewhere}); !removed || err != nil {
 		t.Errorf("back, with another number: removed %v, %v", removed, err)
+	}
+	wantRemoval("no file", id, nil)
+}
+
+// A directory in memory can come back as well, while its file system is there.
+func TestADirectoryInMemoryThatIsAway(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount a file system")
+	}
+	top := place(t)
+	mount := func() {
+		if err := syscall.Mount("tmpfs", top, "tmpfs", 0, "size=16k,mode=0700"); err != nil {
+			t.Skipf("no mount here: %v", err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(top, syscall.MNT_DETACH) })
+		must(t, os.Mkdir(top+"/a", 0o700))
+	}
+	mount()
+	id := mustWrite(t, top+"/a/x", "one")
+	if id.Memory == 0 {
+		t.Skip("this kernel does not name a file system in memory")
+	}
+	must(t, os.Rename(top+"/a", top+"/b"))
+	must(t, os.Mkdir(top+"/a", 0o700))
+	if removed, err := remove(top+"/a/x", temp, []ID{id}); removed || !errors.Is(err, ErrOtherDirectory) {
+		t.Errorf("another directory: removed %v, %v", removed, err)
+	}
+	must(t, syscall.Unmount(top, 0))
+	mount() // as after a boot
+	if removed, err := remove(top+"/a/x", temp, []ID{id}); removed || err != nil {
+		t.Errorf("another file system: removed %v, %v", removed, err)
 	}
 }
 
@@ -348,7 +385,7 @@ func TestWhoseFileIsReplaced(t *testing.T) {
 		if err := check(path, ours); !errors.Is(err, tt.want) {
 			t.Errorf("%s: Check says %v, want %v", name, err, tt.want)
 		}
-		_, err := write(path, 0o600, []byte("token"), ours, quiet, nil)
+		_, err := write(path, temp, 0o600, []byte("token"), ours, quiet, nil)
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
@@ -359,7 +396,7 @@ func TestWhoseFileIsReplaced(t *testing.T) {
 		wantAlone(t, dir, "x")
 	}
 	must(t, os.Remove(path))
-	_, err := write(path, 0o600, []byte("token"), nil, func(ID) { must(t, os.WriteFile(path, []byte("mine"), 0o600)) }, nil)
+	_, err := write(path, temp, 0o600, []byte("token"), nil, func(ID) { must(t, os.WriteFile(path, []byte("mine"), 0o600)) }, nil)
 	if !errors.Is(err, ErrForeign) {
 		t.Errorf("a file that came in between: %v", err)
 	}
@@ -373,7 +410,7 @@ func TestRemovalFromADirectoryThatIsOpenNow(t *testing.T) {
 	dir := place(t)
 	id := mustWrite(t, dir+"/x", "one")
 	must(t, os.Chmod(dir, 0o777))
-	if removed, err := remove(dir+"/x", []ID{id}); !removed || err != nil {
+	if removed, err := remove(dir+"/x", temp, []ID{id}); !removed || err != nil {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	wantAlone(t, dir)
@@ -381,16 +418,16 @@ func TestRemovalFromADirectoryThatIsOpenNow(t *testing.T) {
 
 func TestWhatACrashLeftIsCleared(t *testing.T) {
 	dir := place(t)
-	must(t, os.WriteFile(dir+"/"+tempName("x"), []byte("half a to"), 0o600))
+	must(t, os.WriteFile(dir+"/"+temp, []byte("half a to"), 0o600))
 	id := mustWrite(t, dir+"/x", "one")
 	wantContent(t, dir+"/x", "one")
 	wantAlone(t, dir, "x")
-	must(t, os.WriteFile(dir+"/"+tempName("x"), []byte("half a to"), 0o600))
-	_, err := remove(dir+"/x", []ID{id})
+	must(t, os.WriteFile(dir+"/"+temp, []byte("half a to"), 0o600))
+	_, err := remove(dir+"/x", temp, []ID{id})
 	must(t, err)
 	wantAlone(t, dir)
 	// A link there is not followed.
-	must(t, os.Symlink("victim", dir+"/"+tempName("x")))
+	must(t, os.Symlink("victim", dir+"/"+temp))
 	mustWrite(t, dir+"/x", "two")
 	wantAlone(t, dir, "x")
 }
@@ -406,7 +443,7 @@ func TestAFullDiskKeepsTheOldContent(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
 	id := mustWrite(t, dir+"/x", "one")
-	if _, err := write(dir+"/x", 0o600, make([]byte, 1<<20), []ID{id}, quiet, nil); err == nil {
+	if _, err := write(dir+"/x", temp, 0o600, make([]byte, 1<<20), []ID{id}, quiet, nil); err == nil {
 		t.Error("a megabyte went into 16 KiB")
 	}
 	wantContent(t, dir+"/x", "one")
@@ -427,15 +464,15 @@ func TestAPartThatIsLeft(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
 	readOnly := func(ID) { must(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")) }
-	if _, err := write(dir+"/x", 0o600, []byte("one"), nil, readOnly, nil); !errors.Is(err, errPart) {
+	if _, err := write(dir+"/x", temp, 0o600, []byte("one"), nil, readOnly, nil); !errors.Is(err, errPart) {
 		t.Errorf("%v", err)
 	}
-	wantAlone(t, dir, tempName("x"))
-	if removed, err := remove(dir+"/x", nil); removed || !errors.Is(err, syscall.EROFS) {
+	wantAlone(t, dir, temp)
+	if removed, err := remove(dir+"/x", temp, nil); removed || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	must(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""))
-	_, err := remove(dir+"/x", nil)
+	_, err := remove(dir+"/x", temp, nil)
 	must(t, err)
 	wantAlone(t, dir)
 }
