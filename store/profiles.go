@@ -160,7 +160,7 @@ func parseProfiles(data []byte) ([]Profile, error) {
 	if err := d.Decode(&w); err != nil {
 		return nil, fmt.Errorf("it is damaged: %w", err)
 	}
-	if d.More() {
+	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("there is something after its end")
 	}
 	if w.Version != profilesVersion {

@@ -175,6 +175,19 @@ func TestFilesThatAreNotOursToTrust(t *testing.T) {
 	}
 }
 
+// Whatever follows the end, the file is not the one that was written.
+func TestProfilesThatGoOnAfterTheirEndAreRefused(t *testing.T) {
+	const whole = `{"version":1,"profiles":[]}`
+	for _, rest := range []string{" ]", "}", "\n}\n", "]]", ",", ":", "x", "\x00", "1", `""`, whole, `{"version":`} {
+		if _, err := parseProfiles([]byte(whole + rest)); err == nil || err.Error() != "there is something after its end" {
+			t.Errorf("%q: %v", rest, err)
+		}
+	}
+	if _, err := parseProfiles([]byte(whole + " \n\t\n")); err != nil {
+		t.Errorf("spaces: %v", err)
+	}
+}
+
 // Two records of one id would share a login, two of one name the place in which
 // it is looked up. Neither is read, and neither is written.
 func TestNoTwoProfilesShareAnIDOrAName(t *testing.T) {
