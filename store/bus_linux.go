@@ -152,6 +152,7 @@ func checkPath(path string) error {
 	err := trusted.CheckParents(path)
 	var bad *trusted.Error
 	if errors.As(err, &bad) {
+		bad.Mend = "" // who takes another user's socket or directory has no bus yet
 		return untrusted("%w", bad)
 	}
 	if err != nil {
