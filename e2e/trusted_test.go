@@ -86,6 +86,16 @@ func TestAConfigurationThatOthersCouldHaveWritten(t *testing.T) {
 	}
 }
 
+// A configuration that came by a pipe was once taken for none.
+func TestAConfigurationWithoutANameIsRefused(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	check := func(path, text string) {
+		w.wants(w.run("nonsense = [", "bloq-agent", "config", "check", "--config", path), 5, path+text, "")
+	}
+	check("/dev/stdin", " is a pipe; name a regular file")
+	check("/dev/null", " is not a regular file")
+}
+
 // types runs a hint as a person would, who may use sudo.
 func (w *world) types(hint string) {
 	w.t.Helper()

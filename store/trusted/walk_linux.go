@@ -71,8 +71,34 @@ func checkParents(path string) error {
 }
 
 // walkTo ends in the directory of the file that path leads to. A directory is
-// an end too, from which the walk has nowhere to go.
+// an end too, from which the walk has nowhere to go. What exists is never missing:
+// a link of /proc/PID/fd leads to a pipe or a deleted file by no name at all.
 func walkTo(path string) (*walk, node, error) {
+	w, last, err := walkOnce(path)
+	if !errors.Is(err, fs.ErrNotExist) || !exists(path) {
+		return w, last, err
+	}
+	w, last, err = walkOnce(path) // it may have come in between
+	if !errors.Is(err, fs.ErrNotExist) {
+		return w, last, err
+	}
+	fi, statErr := os.Stat(path)
+	if statErr != nil {
+		return nil, node{}, err
+	}
+	e := &Error{File: path, Path: path, Reason: "has no name in any directory; name a regular file"}
+	if fi.Mode()&fs.ModeNamedPipe != 0 {
+		e.Reason = "is a pipe; name a regular file"
+	}
+	return nil, node{}, e
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func walkOnce(path string) (*walk, node, error) {
 	absolute := path
 	if !filepath.IsAbs(path) {
 		cwd, err := os.Getwd()
