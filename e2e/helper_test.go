@@ -48,20 +48,21 @@ func TestTheTreeOfImports(t *testing.T) {
 	readSources(t)
 	for pkg, allowed := range map[string][]string{
 		"bloq-agent/ipc":               {},
-		"bloq-agent/ipc/client":        {"bloq-agent/ipc"},
-		"bloq-agent/ipc/server":        {"bloq-agent/ipc"},
+		"bloq-agent/ipc/client":        {"bloq-agent/ipc", "bloq-agent/userns"},
+		"bloq-agent/ipc/server":        {"bloq-agent/ipc", "bloq-agent/userns"},
 		"bloq-agent/refresher":         {},
-		"bloq-agent/store":             {"bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
-		"bloq-agent/store/trusted":     {},
-		"bloq-agent/accounts":          {"bloq-agent/accounts/loopback"},
-		"bloq-agent/accounts/loopback": {},
-		"bloq-agent/accounts/sandbox":  {"bloq-agent/accounts", "bloq-agent/accounts/loopback"},
+		"bloq-agent/store":             {"bloq-agent/store/failpoint", "bloq-agent/store/trusted", "bloq-agent/userns"},
+		"bloq-agent/store/trusted":     {"bloq-agent/userns"},
+		"bloq-agent/userns":            {},
+		"bloq-agent/accounts":          {"bloq-agent/accounts/loopback", "bloq-agent/userns"},
+		"bloq-agent/accounts/loopback": {"bloq-agent/userns"},
+		"bloq-agent/accounts/sandbox":  {"bloq-agent/accounts", "bloq-agent/accounts/loopback", "bloq-agent/userns"},
 		"bloq-agent/daemon/dialect":    {"bloq-agent/ipc"},
-		"bloq-agent/daemon/sink":       {"bloq-agent/daemon/harden", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
+		"bloq-agent/daemon/sink":       {"bloq-agent/daemon/harden", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted", "bloq-agent/userns"},
 		"bloq-agent/daemon/harden":     {},
 		"bloq-agent/cmd/bloq-sandbox": {
 			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
-			"bloq-agent/accounts/loopback", "bloq-agent/ipc",
+			"bloq-agent/accounts/loopback", "bloq-agent/ipc", "bloq-agent/userns",
 		},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()

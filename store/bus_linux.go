@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"bloq-agent/store/trusted"
+	"bloq-agent/userns"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -189,7 +190,7 @@ func checkPeer(c *net.UnixConn, a busAddress) error {
 }
 
 // ours reports whether uid is ourselves or root, whose systemd makes sockets.
-func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Getuid() }
+func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Getuid() && !userns.Unknown(uid) }
 
 func untrusted(format string, args ...any) error {
 	return unavailable(reasonUntrusted, fmt.Errorf(format, args...))

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"bloq-agent/userns"
 )
 
 const (
@@ -145,7 +147,7 @@ func checkOwn(path string, want fs.FileMode) error {
 		return fmt.Errorf("%s is not a directory", path)
 	case fi.Mode().Type() != want:
 		return fmt.Errorf("%s is not a regular file", path)
-	case !ok || int(st.Uid) != os.Getuid():
+	case !ok || int(st.Uid) != os.Getuid() || userns.Unknown(st.Uid):
 		return fmt.Errorf("%s belongs to another user", path)
 	case fi.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%s can be written by others (chmod go-w mends it)", path)

@@ -2,16 +2,19 @@
 // within this machine. Any user may bind a free port above 1023. A program that
 // sends a secret in plain HTTP to such a port must know whose it is.
 //
-// It imports nothing else of this module.
+// Of this module it imports a leaf alone.
 package loopback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+
+	"bloq-agent/userns"
 )
 
 // A Socket is one end of TCP, as the kernel lists it.
@@ -79,6 +82,8 @@ func connect(at netip.AddrPort, dial func() (net.Conn, error)) (net.Conn, error)
 	return c, nil
 }
 
+var errAnyone = errors.New("this user namespace does not tell which user listens there")
+
 // trusted returns the sockets that listen at a port, which may be none, if each
 // of them is our own user's or root's.
 func trusted(at netip.AddrPort) ([]Socket, error) {
@@ -89,6 +94,9 @@ func trusted(at netip.AddrPort) ([]Socket, error) {
 	for _, s := range list {
 		if s.UID != 0 && int(s.UID) != os.Geteuid() {
 			return nil, &Error{Port: at, UID: s.UID}
+		}
+		if userns.Unknown(s.UID) {
+			return nil, &Error{Port: at, Err: errAnyone}
 		}
 	}
 	return list, nil

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 
+	"bloq-agent/userns"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -135,7 +137,7 @@ func (d *dir) guarded(forbidden []string) error {
 		return &fs.PathError{Op: "stat", Path: d.path, Err: err}
 	}
 	switch {
-	case int(st.Uid) != os.Getuid() && st.Uid != 0:
+	case int(st.Uid) != os.Getuid() && st.Uid != 0, userns.Unknown(st.Uid):
 		return fmt.Errorf("%s belongs to another user", d.path)
 	case st.Mode&0o022 != 0:
 		return fmt.Errorf("%s can be written by others", d.path)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bloq-agent/ipc"
+	"bloq-agent/userns"
 )
 
 // A Request is one HTTP/1.0 request.
@@ -99,7 +100,7 @@ func once(socket string, r Request, deadline time.Time) (Answer, error) {
 	if err != nil {
 		return Answer{}, &ConnectError{socket, err}
 	}
-	if !trusted(uid, syscall.Getuid()) {
+	if !trusted(uid, syscall.Getuid()) || userns.Unknown(uint32(uid)) {
 		return Answer{}, ErrForeignServer
 	}
 	// A server that refuses early closes with our request unread. What it said

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"bloq-agent/userns"
 )
 
 const (
@@ -68,7 +70,7 @@ func (g *guard) Accept() (net.Conn, error) {
 			continue
 		}
 		peer, err := peerCredentials(c)
-		if err != nil || peer.UID != os.Getuid() {
+		if err != nil || peer.UID != os.Getuid() || userns.Unknown(uint32(peer.UID)) {
 			_ = c.Close()
 			if g.hooks.Refused != nil {
 				g.hooks.Refused(peer)

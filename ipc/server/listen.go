@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"bloq-agent/ipc"
+	"bloq-agent/userns"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
@@ -65,7 +66,7 @@ func checkDir(dir string) error {
 	switch {
 	case !fi.IsDir():
 		return &DirError{Dir: dir, Reason: "is not a directory"}
-	case !ok || int(st.Uid) != os.Getuid():
+	case !ok || int(st.Uid) != os.Getuid() || userns.Unknown(st.Uid):
 		return &DirError{Dir: dir, Reason: "belongs to another user"}
 	case fi.Mode().Perm()&0o022 != 0:
 		return &DirError{Dir: dir, Reason: "can be written by others", Repairable: fi.Mode()&os.ModeSticky == 0}
@@ -81,7 +82,7 @@ func checkParent(dir string) error {
 		return err
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) != os.Getuid() && st.Uid != 0 {
+	if !ok || int(st.Uid) != os.Getuid() && st.Uid != 0 || userns.Unknown(st.Uid) {
 		return &DirError{Dir: dir, Reason: "belongs to another user"}
 	}
 	if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&os.ModeSticky == 0 {

@@ -7,13 +7,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"bloq-agent/userns"
 )
 
 // etc is where passwd and group are. Tests have their own.
 var etc = "/etc"
 
 // ownGroup reports whether nobody but us is in the group.
-func ownGroup(gid uint32) bool { return onlyMember(os.Getuid(), os.Getgid(), int(gid)) }
+func ownGroup(gid uint32) bool {
+	return !userns.Unknown(uint32(os.Getuid())) && onlyMember(os.Getuid(), os.Getgid(), int(gid))
+}
 
 // onlyMember reports whether nobody but the user, whose primary group is primary,
 // is in group: it is that one, has the user's name, and lists no other member, as
@@ -55,15 +59,11 @@ func accountName(uid uint32) string {
 	return strconv.Itoa(int(uid))
 }
 
-// overflow is whom the kernel shows as the owner of what belongs to a user that a
-// user namespace does not know.
-const overflow = 65534
-
 // maybeRoot reports whether uid may be root's in a user namespace that knows
 // neither root nor the overflow user (PrivateUsers= in a user unit). Root and every
 // other user look alike there: without this / would belong to another user.
 func maybeRoot(uid uint32) bool {
-	if uid != overflow {
+	if uid != userns.Overflow {
 		return false
 	}
 	data, err := os.ReadFile("/proc/self/uid_map")
@@ -75,7 +75,7 @@ func maybeRoot(uid uint32) bool {
 		if _, err := fmt.Sscan(line, &first, &outside, &count); err != nil {
 			return false
 		}
-		if outside == 0 || first <= overflow && overflow < first+count {
+		if outside == 0 || first <= userns.Overflow && userns.Overflow < first+count {
 			return false
 		}
 	}

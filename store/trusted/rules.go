@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
+
+	"bloq-agent/userns"
 )
 
 // A node is what the rules look at.
@@ -25,7 +28,9 @@ func nodeOf(path string, fi fs.FileInfo) node {
 
 func (n node) is(kind uint32) bool { return n.mode&syscall.S_IFMT == kind }
 
-func oursOrRoots(uid uint32) bool { return uid == 0 || int(uid) == os.Getuid() }
+func ours(uid uint32) bool { return int(uid) == os.Getuid() && !userns.Unknown(uid) }
+
+func oursOrRoots(uid uint32) bool { return uid == 0 || ours(uid) }
 
 func (n node) goodOwner() bool {
 	return oursOrRoots(n.uid) || n.is(syscall.S_IFDIR) && maybeRoot(n.uid)
@@ -46,11 +51,15 @@ func (n node) othersWrite() string {
 
 // fault is what the rules have against n, for a person who wants to read file.
 func (n node) fault(file string) *Error {
-	e := &Error{File: file, Path: n.path}
 	who := n.othersWrite()
+	change := ""
+	if who != "" {
+		change = who + "-w"
+	}
+	e := &Error{File: file, Path: n.path, Mend: n.chmod(change)}
 	switch {
 	case !n.goodOwner():
-		e = n.foreign(file)
+		return n.foreign(file, change)
 	case who == "g":
 		e.Reason = "can be written by its group"
 	case who != "":
@@ -58,14 +67,20 @@ func (n node) fault(file string) *Error {
 	default:
 		return nil
 	}
-	if who != "" {
-		e.Mend = and(e.Mend, n.chmod(who+"-w"))
-	}
 	return e
 }
 
-func (n node) foreign(file string) *Error {
-	return &Error{File: file, Path: n.path, Reason: "belongs to another user, " + accountName(n.uid), Mend: n.chown()}
+// foreign is the answer to what is not ours and, if it were, would need change.
+func (n node) foreign(file, change string) *Error {
+	e := &Error{File: file, Path: n.path, Reason: "belongs to another user, " + accountName(n.uid), Mend: n.take(change)}
+	switch {
+	case !userns.Unknown(n.uid):
+	case int(n.uid) == os.Getuid():
+		e.Reason = fmt.Sprintf("may belong to another user: this user namespace shows those that it does not know with our number, %d", n.uid)
+	default:
+		e.Reason = "belongs to another user, whom this user namespace does not know"
+	}
+	return e
 }
 
 // enterable is what the rules have against d as the directory that entry was
@@ -78,7 +93,7 @@ func (d node) enterable(file string, entry node, readOnly func() bool) *Error {
 	case !d.goodOwner(), d.mode&syscall.S_ISVTX == 0:
 		return e // its owner can replace what is in it, sticky or not
 	case !oursOrRoots(entry.uid):
-		return entry.foreign(file)
+		return entry.foreign(file, "")
 	}
 	return nil
 }
@@ -94,59 +109,83 @@ func (n node) readable(file string) *Error {
 // private is what stands against n as a secret of ours.
 func (n node) private() *Error {
 	e := &Error{File: n.path, Path: n.path}
-	others := n.mode & 0o077
+	change := ""
+	if n.mode&0o077 != 0 {
+		change = "600"
+	}
 	switch {
 	case n.is(syscall.S_IFLNK):
 		e.Reason = "is a symbolic link"
-		return e
 	case !n.is(syscall.S_IFREG):
 		e.Reason = "is not a regular file"
-		return e
-	case int(n.uid) != os.Getuid():
-		e = n.foreign(n.path)
-	case others != 0:
+	case !ours(n.uid):
+		return n.foreign(n.path, change)
+	case change != "":
 		e.Reason = fmt.Sprintf("is open to others, mode %04o", n.mode&0o777)
+		e.Mend = n.chmod(change)
 	default:
 		return nil
-	}
-	if others != 0 {
-		e.Mend = and(e.Mend, n.chmod("600"))
 	}
 	return e
 }
 
 // denied is the answer to a file whose mode keeps us from reading it.
 func (n node) denied(file string) *Error {
-	e := &Error{File: file, Path: n.path, Reason: "cannot be read: permission denied"}
-	if int(n.uid) != os.Getuid() {
-		e.Mend = n.chown()
-	}
+	change := ""
 	if n.mode&0o400 == 0 {
-		e.Mend = and(e.Mend, n.chmod("u+r"))
+		change = "u+r"
 	}
-	return e
+	return &Error{File: file, Path: n.path, Reason: "cannot be read: permission denied", Mend: n.take(change)}
 }
 
 // closed is the answer to a directory whose mode keeps us from going on. One of
 // another user may be so on purpose.
 func (d node) closed(file string) *Error {
 	e := &Error{File: file, Path: d.path, Reason: "cannot be entered: permission denied"}
-	if int(d.uid) == os.Getuid() {
+	if ours(d.uid) {
 		e.Mend = d.chmod("u+rx")
 	}
 	return e
 }
 
-func (n node) chown() string {
+// take is the command that makes n ours and then changes its mode, or "" if a
+// person should not be told to.
+func (n node) take(change string) string {
+	switch {
+	case ours(n.uid):
+		return n.chmod(change)
+	case !n.mayBeTaken():
+		return ""
+	}
 	command := "chown "
 	if n.is(syscall.S_IFLNK) {
 		command += "-h "
 	}
-	return sudo(false) + command + accountName(uint32(os.Getuid())) + " " + shellWord(n.path)
+	command = sudo(false) + command + accountName(uint32(os.Getuid())) + " " + shellWord(n.path)
+	if change != "" {
+		command += " && " + n.chmod(change)
+	}
+	return command
+}
+
+// mayBeTaken is false for what can be the system's. Whoever gave themselves
+// /etc/ssl would have the same done to all users.
+func (n node) mayBeTaken() bool {
+	if userns.Unknown(n.uid) {
+		return false
+	}
+	if n.uid != 0 && n.uid != userns.Overflow {
+		return true
+	}
+	home := filepath.Clean(os.Getenv("HOME"))
+	return filepath.IsAbs(home) && home != "/" && strings.HasPrefix(n.path+"/", home+"/")
 }
 
 // chmod comes after a chown, if there is one.
 func (n node) chmod(change string) string {
+	if change == "" || userns.Unknown(n.uid) {
+		return ""
+	}
 	return sudo(n.uid != 0) + "chmod " + change + " " + shellWord(n.path)
 }
 
@@ -156,13 +195,6 @@ func sudo(allowed bool) string {
 		return ""
 	}
 	return "sudo "
-}
-
-func and(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a + " && " + b
 }
 
 // shellWord quotes s for a shell.

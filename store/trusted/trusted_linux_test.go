@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +15,9 @@ import (
 	"bloq-agent/store/trusted"
 )
 
-const stranger = 65534 // neither us nor root
+const stranger = 65533 // neither us nor root
+
+const nobody = 65534
 
 func needsRoot(t *testing.T) {
 	t.Helper()
@@ -112,24 +115,24 @@ func TestWhatIsRefused(t *testing.T) {
 		spoil func(p place) error
 		want  string // DIR, FILE and so on stand for paths
 	}{
-		"another user's file":    {func(p place) error { return os.Chown(p.file, stranger, 0) }, "FILE belongs to another user, nobody (chown root FILE)"},
+		"another user's file":    {func(p place) error { return os.Chown(p.file, stranger, 0) }, "FILE belongs to another user, 65533 (chown root FILE)"},
 		"others may write it":    {func(p place) error { return os.Chmod(p.file, 0o602) }, "FILE can be written by others (chmod o-w FILE)"},
 		"a group may write it":   {func(p place) error { return group(p.file, 0o660) }, "FILE can be written by its group (chmod g-w FILE)"},
 		"everybody may write it": {func(p place) error { return group(p.file, 0o666) }, "FILE can be written by others (chmod go-w FILE)"},
 		"another user's, and writable": {func(p place) error {
 			return errors.Join(os.Chmod(p.file, 0o606), os.Chown(p.file, stranger, 0))
-		}, "FILE belongs to another user, nobody (chown root FILE && chmod o-w FILE)"},
+		}, "FILE belongs to another user, 65533 (chown root FILE && chmod o-w FILE)"},
 		"an access list": {func(p place) error { return errors.Join(os.Chmod(p.file, 0o600), setACL(p.file)) }, "FILE can be written by its group (chmod g-w FILE)"},
 
 		"a directory that others write":   {func(p place) error { return os.Chmod(p.dir, 0o757) }, "FILE: DIR can be written by others (chmod o-w DIR)"},
 		"a directory that a group writes": {func(p place) error { return group(p.dir, 0o775) }, "FILE: DIR can be written by its group (chmod g-w DIR)"},
-		"another user's directory":        {func(p place) error { return os.Chown(p.dir, stranger, 0) }, "FILE: DIR belongs to another user, nobody (chown root DIR)"},
+		"another user's directory":        {func(p place) error { return os.Chown(p.dir, stranger, 0) }, "FILE: DIR belongs to another user, 65533 (chown root DIR)"},
 		"another user's, and sticky": {func(p place) error {
 			return errors.Join(os.Chmod(p.dir, 0o755|fs.ModeSticky), os.Chown(p.dir, stranger, 0))
-		}, "FILE: DIR belongs to another user, nobody (chown root DIR)"},
+		}, "FILE: DIR belongs to another user, 65533 (chown root DIR)"},
 		"a directory above":                  {func(p place) error { return os.Chmod(p.home, 0o777) }, "FILE: HOME can be written by others (chmod o-w HOME)"},
 		"a directory above, with its list":   {func(p place) error { return errors.Join(os.Chmod(p.home, 0o755), setACL(p.home)) }, "FILE: HOME can be written by its group (chmod g-w HOME)"},
-		"another user's in a sticky one":     {func(p place) error { return os.Chown(p.home, stranger, 0) }, "FILE: HOME belongs to another user, nobody (chown root HOME)"},
+		"another user's in a sticky one":     {func(p place) error { return os.Chown(p.home, stranger, 0) }, "FILE: HOME belongs to another user, 65533 (chown root HOME)"},
 		"a link to a file that others write": {func(p place) error { return errors.Join(link(p), os.Chmod(p.tmp+"/to", 0o666)) }, "FILE: TMP/to can be written by others (chmod o-w TMP/to)"},
 		"a link that leads through a directory that others write": {func(p place) error {
 			return errors.Join(os.Mkdir(p.tmp+"/open", 0o700), os.Chmod(p.tmp+"/open", 0o777), os.Rename(p.file, p.tmp+"/to"),
@@ -137,7 +140,7 @@ func TestWhatIsRefused(t *testing.T) {
 		}, "FILE: TMP/open can be written by others (chmod o-w TMP/open)"},
 		"another user's link in a sticky directory": {func(p place) error {
 			return errors.Join(os.Rename(p.file, p.dir+"/to"), os.Symlink("to", p.file), os.Lchown(p.file, stranger, 0), os.Chmod(p.dir, 0o777|fs.ModeSticky))
-		}, "FILE belongs to another user, nobody (chown -h root FILE)"},
+		}, "FILE belongs to another user, 65533 (chown -h root FILE)"},
 		"a directory in place of the file": {func(p place) error { return errors.Join(os.Remove(p.file), os.Mkdir(p.file, 0o700)) }, "FILE is not a regular file"},
 		"a FIFO in place of the file":      {func(p place) error { return errors.Join(os.Remove(p.file), syscall.Mkfifo(p.file, 0o600)) }, "FILE is not a regular file"},
 		"a link to a FIFO": {func(p place) error {
@@ -169,6 +172,41 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
+// What is root's or nobody's may be the system's, which nobody should be told to
+// take, unless it lies in their home.
+func TestNoCommandTakesWhatIsTheSystems(t *testing.T) {
+	needsRoot(t)
+	for name, spoil := range map[string]func(p place) error{
+		"FILE":      func(p place) error { return os.Chown(p.file, nobody, 0) },
+		"FILE, too": func(p place) error { return errors.Join(os.Chmod(p.file, 0o606), os.Chown(p.file, nobody, 0)) },
+		"DIR":       func(p place) error { return os.Chown(p.dir, nobody, 0) },
+		"HOME":      func(p place) error { return os.Chown(p.home, nobody, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			must(t, spoil(p))
+			for _, home := range []string{"", "/", ".", "home", p.home + "/di", p.home + "x"} {
+				t.Setenv("HOME", home)
+				if e := reads(t, p.file); e == nil || e.Mend != "" || !strings.HasSuffix(e.Error(), " belongs to another user, nobody") {
+					t.Errorf("at home in %q: %v", home, e)
+				}
+			}
+			t.Setenv("HOME", p.home)
+			if out, err := exec.Command("sh", "-c", trusted.Mend(reads(t, p.file))).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if e := reads(t, p.file); e != nil {
+				t.Errorf("mended, and %v", e)
+			}
+		})
+	}
+	p := newPlace(t)
+	must(t, errors.Join(os.Chmod(p.file, 0o640), os.Chown(p.file, nobody, 0)))
+	if _, err := trusted.ReadOwn(p.file); err == nil || err.Error() != p.file+" belongs to another user, nobody" {
+		t.Errorf("a secret: %v", err)
+	}
+}
+
 // group gives path to a group that is not ours.
 func group(path string, mode fs.FileMode) error {
 	return errors.Join(os.Chown(path, -1, stranger), os.Chmod(path, mode))
@@ -182,7 +220,7 @@ func link(p place) error {
 func setACL(path string) error {
 	acl := "\x02\x00\x00\x00" +
 		"\x01\x00\x07\x00\xff\xff\xff\xff" + // the owner
-		"\x02\x00\x07\x00\xfe\xff\x00\x00" + // user 65534
+		"\x02\x00\x07\x00\xfd\xff\x00\x00" + // user 65533
 		"\x04\x00\x00\x00\xff\xff\xff\xff" + // the group
 		"\x10\x00\x07\x00\xff\xff\xff\xff" + // at most
 		"\x20\x00\x05\x00\xff\xff\xff\xff" // others
@@ -229,6 +267,32 @@ func TestAFileThatIsNotThereIsNotThere(t *testing.T) {
 	for _, path := range []string{"", dir + "/none", dir + "/none/none", dir + "/link"} {
 		if _, err := trusted.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
+// Where a link of /proc leads to may have no name, and exists.
+func TestWhatExistsIsNeverMissing(t *testing.T) {
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer func() { _ = errors.Join(r.Close(), w.Close()) }()
+	deleted, err := os.CreateTemp(t.TempDir(), "")
+	must(t, err)
+	defer func() { _ = deleted.Close() }()
+	must(t, os.Remove(deleted.Name()))
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	must(t, err)
+	defer func() { _ = errors.Join(syscall.Close(pair[0]), syscall.Close(pair[1])) }()
+	const nameless = "has no name in any directory; name a regular file"
+	for fd, want := range map[int]string{int(r.Fd()): "is a pipe; name a regular file", int(deleted.Fd()): nameless, pair[0]: nameless} {
+		for _, dir := range []string{"/proc/self/fd/", "/dev/fd/"} {
+			path := dir + strconv.Itoa(fd)
+			_, err := trusted.ReadFile(path)
+			for _, err := range []error{err, trusted.CheckParents(path)} {
+				if err == nil || err.Error() != path+" "+want || errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%v, want %s", err, want)
+				}
+			}
 		}
 	}
 }

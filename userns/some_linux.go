@@ -1,0 +1,3 @@
+package userns
+
+const hasNone = false
