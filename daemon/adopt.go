@@ -276,7 +276,7 @@ func (d *Daemon) takeOver(ctx context.Context, p *profile, a ipc.Adopt, facts st
 	old.wipe()
 	left := d.dropSoon(ctx, p)
 	p.kept.drop() // of the login before
-	d.tokens.changed()
+	d.tokens.Changed()
 	if c.grant != nil {
 		d.observe(p, s, nil, s.refresher.Snapshot())
 	}

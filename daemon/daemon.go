@@ -15,12 +15,13 @@ import (
 
 	"bloq-agent/accounts"
 	"bloq-agent/daemon/sink"
+	"bloq-agent/daemon/systemd"
+	"bloq-agent/daemon/wake"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
 
-	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 )
 
@@ -63,7 +64,7 @@ type Daemon struct {
 	adopting sync.Mutex  // one login is taken over at a time
 	locking  sync.Mutex  // one lock at a time: it holds every profile
 
-	tokens  *tokenKeeper
+	tokens  *systemd.Keeper
 	keeping atomic.Bool // systemd took the tokens, when last asked
 
 	clock  refresher.Clock
@@ -100,7 +101,7 @@ func New(o Options) (*Daemon, error) {
 	if note := records.Note(); note != "" {
 		d.log.Warn().Msg(note)
 	}
-	clock, err := newClock()
+	clock, err := wake.NewClock()
 	if err != nil {
 		d.log.Warn().Err(err).Msg("timers stand still while the machine sleeps")
 		d.clock = refresher.RuntimeClock()
@@ -111,7 +112,7 @@ func New(o Options) (*Daemon, error) {
 	d.locked.Store(d.wasLocked())
 	d.config.Store(&configState{})
 	d.reload()
-	d.tokens = newTokenKeeper(newFDStore())
+	d.tokens = systemd.NewKeeper()
 	d.keeping.Store(true)
 	d.inheritTokens(o.Kept)
 	return d, d.recordCredentials()
@@ -131,13 +132,13 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	go func() { served <- srv.Serve() }()
 	go d.runKeeper()
 	changed := d.watch(ctx)
-	d.watchHints(ctx)
+	wake.Watch(ctx, d.hint, func(what string, err error) { d.log.Debug().Err(err).Msg(what) })
 	d.reloadChanged() // what was written before the watch stood
 	d.confine()
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
-		Int("profiles", len(d.names())).Str("tokens_kept", d.tokens.state()).Msg("started")
-	notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
-	d.startWatchdog(ctx)
+		Int("profiles", len(d.names())).Str("tokens_kept", d.tokens.State()).Msg("started")
+	systemd.Ready(d.statusLine())
+	go systemd.Watchdog(ctx, d.answers, func(err error) { d.log.Warn().Err(err).Msg("the socket does not answer") })
 	for {
 		select {
 		case <-ctx.Done():
@@ -146,9 +147,9 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 			d.haltAll()
 			return fmt.Errorf("serving: %w", err)
 		case <-reload:
-			notify(reloading())
+			systemd.Reloading()
 			d.reload()
-			notify(sddaemon.SdNotifyReady + "\n" + d.statusLine())
+			systemd.Ready(d.statusLine())
 		case <-changed:
 			d.reloadChanged()
 		case <-d.recheck():
@@ -159,7 +160,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 
 func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 	d.log.Info().Msg("stopping")
-	notify(sddaemon.SdNotifyStopping)
+	systemd.Stopping()
 	d.stopping.Store(true)
 	d.cancel()
 	d.hub.close()
@@ -176,7 +177,7 @@ func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
 	}
 	<-halted
 	select {
-	case <-d.tokens.dirty: // the keeper has stopped before it came to that
+	case <-d.tokens.Changes(): // the keeper has stopped before it came to that
 		d.tellKept(d.keepTokens())
 	default:
 	}

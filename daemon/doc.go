@@ -17,17 +17,16 @@
 //	Daemon.tryAgain's            reload                its exchange is over
 //	Daemon.reject's              a caller's word       the exchange that it joins is over
 //	watcher.run                  Run                   ctx ends
-//	hinter.settle, readNetlink   Run                   ctx ends
-//	hinter.readLogind            Run                   ctx ends, or the system bus does; a frozen bus keeps it
+//	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
 //	Daemon.runKeeper             Run                   the daemon stops
-//	Daemon.runWatchdog           Run, under systemd    ctx ends
+//	systemd.Watchdog             Run, under systemd    ctx ends
 //	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
 //	Daemon.dropLater             Daemon.dropSoon       the copy that was left is deleted, or the daemon stops
 //	Daemon.reopen, openAll       reload                each profile was looked at
 //	eachProfile's                its caller, waiting   f returns
 //	sink.Keeper.attend           Keeper.Wake, Settle   there is nothing to do for its file; a hung disk keeps it
 //	sink.Keeper.command          attend                the command ends, or is killed (10 s, or Run returns)
-//	bootClock.runBoot, runSteps  New                   the daemon stops
+//	two of wake.Clock's          New                   the daemon stops
 //	Keyring.Watch's              patience.wait           its context ends
 //	a keyring call               store.Keyring         the Secret Service answers
 //

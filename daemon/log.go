@@ -6,9 +6,9 @@ import (
 	"os"
 	"time"
 
+	"bloq-agent/daemon/systemd"
 	"bloq-agent/ipc"
 
-	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
 	"golang.org/x/term"
 )
@@ -20,9 +20,8 @@ func NewLogger(f *os.File, format string) (zerolog.Logger, error) {
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	switch format {
 	case "auto", "":
-		// The function looks at stderr; f is no other outside of tests.
-		if native, err := journal.StderrIsJournalStream(); err == nil && native && f == os.Stderr {
-			return zerolog.New(journalWriter{journal.Send}), nil
+		if j := systemd.OnStderr(); j != nil && f == os.Stderr { // f is stderr except in tests
+			return zerolog.New(journalWriter{j}), nil
 		}
 		if !term.IsTerminal(int(f.Fd())) {
 			return jsonLogger(f), nil
@@ -61,4 +60,15 @@ func visibleMessage(event map[string]any) error {
 		event[zerolog.MessageFieldName] = ipc.Visible(message)
 	}
 	return nil
+}
+
+// A journalWriter is a zerolog.LevelWriter. It ignores an entry that cannot be
+// sent, because there is no other place to report it.
+type journalWriter struct{ journal *systemd.Journal }
+
+func (w journalWriter) Write(p []byte) (int, error) { return w.WriteLevel(zerolog.NoLevel, p) }
+
+func (w journalWriter) WriteLevel(level zerolog.Level, p []byte) (int, error) {
+	_ = w.journal.Send(level.String(), p)
+	return len(p), nil
 }

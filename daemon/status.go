@@ -1,14 +1,17 @@
 package daemon
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
 	"time"
 
 	"bloq-agent/accounts"
+	"bloq-agent/daemon/systemd"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
@@ -21,7 +24,7 @@ func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
 	s := ipc.Status{
 		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(), Locked: d.locked.Load(),
 		Config:     ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
-		TokensKept: d.tokens.state(), Profiles: []ipc.ProfileStatus{}, Hardening: d.hardening(),
+		TokensKept: d.tokens.State(), Profiles: []ipc.ProfileStatus{}, Hardening: d.hardening(),
 		Unremoved: d.dropped(),
 	}
 	if config.err != nil {
@@ -125,13 +128,13 @@ func stateOf(c ipc.Code) string {
 	return ipc.StateUnavailable
 }
 
-func (d *Daemon) notifyStatus() { notify(d.statusLine()) }
+func (d *Daemon) notifyStatus() { systemd.Status(d.statusLine()) }
 
 // statusLine is the line that `systemctl --user status` shows.
 func (d *Daemon) statusLine() string {
 	names := d.names()
 	if len(names) == 0 {
-		return "STATUS=no profile yet; bloq-agent login"
+		return "no profile yet; bloq-agent login"
 	}
 	parts := make([]string, 0, len(names))
 	for _, name := range names {
@@ -145,7 +148,7 @@ func (d *Daemon) statusLine() string {
 		}
 		parts = append(parts, part)
 	}
-	return "STATUS=" + ipc.Visible(strings.Join(parts, "; ")) // a line of its own would be another word to systemd
+	return ipc.Visible(strings.Join(parts, "; ")) // a line of its own would be another word to systemd
 }
 
 func pendingIDs(f store.Profile) []string {
@@ -164,7 +167,7 @@ func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snap
 		s.login.intent.done()
 	}
 	if previous == nil || previous.Generation != current.Generation {
-		d.tokens.changed()
+		d.tokens.Changed()
 	}
 	now := time.Now()
 	e := d.log.Info()
@@ -260,4 +263,26 @@ func endWarning(end, now time.Time) int64 {
 		}
 	}
 	return 0
+}
+
+// answers asks the socket for the status, as any caller would. A daemon that runs
+// and does not serve is as good as dead.
+func (d *Daemon) answers(within time.Duration) error {
+	socket := d.options.Listener.Addr()
+	c, err := net.DialTimeout(socket.Network(), socket.String(), within)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", ipc.RouteStatus); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && len(line) < len("HTTP/1.0 200") {
+		err = fmt.Errorf("it says %q", line)
+	}
+	return err
 }

@@ -11,9 +11,6 @@ import (
 
 	"bloq-agent/daemon/dialect"
 	"bloq-agent/ipc"
-
-	"github.com/coreos/go-systemd/v22/journal"
-	"github.com/rs/zerolog"
 )
 
 // poison is what no terminal may be sent as it is, with a line that systemd would
@@ -48,12 +45,6 @@ func TestNothingFromOutsideMovesTheCursor(t *testing.T) {
 		}
 		oneLine(t, format, strings.TrimSuffix(string(b), "\n"))
 	}
-	log := zerolog.New(journalWriter{func(m string, _ journal.Priority, _ map[string]string) error {
-		oneLine(t, "journal", m)
-		return nil
-	}})
-	log.Warn().Str("profile", poison).AnErr("err", errors.New(poison)).Msg(poison)
-
 	_, err := ParseConfig(poison, []byte("\"MARK\\u001b]0;x\\u0007\\nINJECTED\\u202e\" = 1"))
 	oneLine(t, "configuration", err.Error())
 

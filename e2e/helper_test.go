@@ -64,6 +64,8 @@ func TestTheTreeOfImports(t *testing.T) {
 			"bloq-agent/accounts/sandbox", "bloq-agent/accounts", "bloq-agent/cmd/internal/built", "bloq-agent/cmd/internal/version",
 			"bloq-agent/accounts/loopback", "bloq-agent/ipc", "bloq-agent/userns",
 		},
+		"bloq-agent/daemon/systemd":   {"bloq-agent/ipc"},
+		"bloq-agent/daemon/wake":      {"bloq-agent/refresher"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		if err != nil {

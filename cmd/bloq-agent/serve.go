@@ -12,6 +12,7 @@ import (
 	"bloq-agent/cmd/internal/built"
 	"bloq-agent/daemon"
 	"bloq-agent/daemon/harden"
+	"bloq-agent/daemon/systemd"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/client"
 	"bloq-agent/ipc/server"
@@ -110,7 +111,7 @@ func serve(d *daemon.Daemon) error {
 func listen(cmd *cobra.Command) (net.Listener, []*os.File, error) {
 	// Whatever the daemon makes is nobody else's.
 	syscall.Umask(0o077)
-	l, kept, err := server.Activated()
+	l, kept, err := systemd.Activated()
 	if l == nil && err == nil {
 		l, err = bind(cmd)
 	}

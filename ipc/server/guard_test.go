@@ -28,6 +28,8 @@ const (
 	// and withSocket with which socket.
 	inRole     = "BLOQ_TEST_ROLE"
 	withSocket = "BLOQ_TEST_SOCKET"
+	// withDescriptor names the listening descriptor that the child inherits.
+	withDescriptor = "BLOQ_TEST_DESCRIPTOR"
 )
 
 // Neither another user nor root is heard by a server of an ordinary user, on a
@@ -63,7 +65,7 @@ func TestOnlyTheServersUserIsHeard(t *testing.T) {
 				do(t, err)
 				defer func() { _ = f.Close() }()
 				server.ExtraFiles = []*os.File{f}
-				server.Env = append(server.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES="+ActivatedName)
+				server.Env = append(server.Env, withDescriptor+"=3")
 			}
 			out, err := server.StdoutPipe()
 			do(t, err)
@@ -144,8 +146,11 @@ func TestAnotherUserIsClosedUnheard(t *testing.T) {
 }
 
 func serveAsChild(t *testing.T) {
-	t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
-	l, _, err := Activated()
+	var l net.Listener
+	var err error
+	if os.Getenv(withDescriptor) != "" {
+		l, err = net.FileListener(os.NewFile(3, "socket"))
+	}
 	do(t, err)
 	if l == nil {
 		l, err = Listen(os.Getenv(withSocket))

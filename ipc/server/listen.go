@@ -6,13 +6,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"bloq-agent/ipc"
 	"bloq-agent/userns"
-
-	"github.com/coreos/go-systemd/v22/activation"
 )
 
 // ErrInUse says that a daemon serves the socket already.
@@ -151,55 +148,4 @@ type owned struct {
 
 func (o *owned) Close() error {
 	return errors.Join(o.UnixListener.Close(), o.lock.Close())
-}
-
-// ActivatedName is the FileDescriptorName= of our socket unit.
-const ActivatedName = "bloq-agent"
-
-// KeptPrefix is that of the descriptors which systemd holds for us over a
-// restart.
-const KeptPrefix = "tokens-"
-
-// Activated is the listener that systemd passed (sd_listen_fds(3)), or nil, and
-// the descriptors that it held for the daemon before. Anything else that was
-// passed is an error. The variables are unset, so that no child takes the
-// descriptors for its own.
-func Activated() (found net.Listener, kept []*os.File, err error) {
-	files := activation.Files(true)
-	names := make([]string, len(files))
-	for i, f := range files {
-		names[i] = f.Name()
-	}
-	socket, err := theSocket(names)
-	for i, f := range files {
-		switch {
-		case i == socket && err == nil:
-			found, err = net.FileListener(f)
-			_ = f.Close()
-			if err != nil {
-				err = fmt.Errorf("taking over the socket of systemd: %w", err)
-			}
-		case err == nil:
-			kept = append(kept, f)
-		default:
-			_ = f.Close()
-		}
-	}
-	return found, kept, err
-}
-
-// theSocket is the place of our socket among the names of what was passed
-// (LISTEN_FDNAMES), or -1. All else must be what was held for us.
-func theSocket(names []string) (int, error) {
-	socket := -1
-	for i, name := range names {
-		switch {
-		case strings.HasPrefix(name, KeptPrefix):
-		case name == ActivatedName && socket < 0:
-			socket = i
-		default:
-			return -1, fmt.Errorf("systemd passed a socket that is not wanted: %q", name)
-		}
-	}
-	return socket, nil
 }

@@ -1,24 +1,24 @@
-package daemon
+package systemd
 
 import (
-	"errors"
+	"encoding/json"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/coreos/go-systemd/v22/journal"
-	"github.com/rs/zerolog"
 )
 
-func TestAnEventInTheJournal(t *testing.T) {
+func TestAnEntryInTheJournal(t *testing.T) {
 	var message string
 	var at journal.Priority
 	var fields map[string]string
-	log := zerolog.New(journalWriter{func(m string, p journal.Priority, f map[string]string) error {
+	j := &Journal{func(m string, p journal.Priority, f map[string]string) error {
 		message, at, fields = m, p, f
 		return nil
-	}})
-	log.Warn().Str("profile", "work").Int("attempt", 3).Str("retry_in", "4s").AnErr("err", errors.New(`dial "x": no`)).Msg("refresh failed")
+	}}
+	do(t, j.Send("warn", []byte(`{"level":"warn","profile":"work","attempt":3,"retry_in":"4s","err":"dial \"x\": no","time":"2026-11-26T13:00:00Z","message":"refresh failed"}`)))
 	if message != `work: refresh failed: dial "x": no` || at != journal.PriWarning {
 		t.Errorf("%q at %d", message, at)
 	}
@@ -34,15 +34,29 @@ func TestAnEventInTheJournal(t *testing.T) {
 			t.Errorf("%s is %q, want %q", k, fields[k], v)
 		}
 	}
-	log.Error().Str("_weird-key", "v").Msg("configuration not taken; keeping the one before")
+	do(t, j.Send("error", []byte(`{"_weird-key":"v","message":"configuration not taken; keeping the one before"}`)))
 	if fields["EVENT"] != "not_reloaded" || fields["WEIRD_KEY"] != "v" || at != journal.PriErr {
 		t.Errorf("%v", fields)
 	}
 }
 
+// A message in the journal is shown by journalctl, which trusts it.
+func TestAMessageOfTheJournalMovesNoCursor(t *testing.T) {
+	const poison = "\x1b]0;x\aMARK\u202e\r\nINJECTED"
+	j := &Journal{func(m string, _ journal.Priority, _ map[string]string) error {
+		if strings.Count(m, "MARK") != 3 || strings.ContainsFunc(m, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0x202e }) {
+			t.Errorf("%q", m)
+		}
+		return nil
+	}}
+	entry, err := json.Marshal(map[string]string{"profile": poison, "err": poison, "message": poison})
+	do(t, err)
+	do(t, j.Send("warn", entry))
+}
+
 // Each kind of event is explained, and nothing else is.
 func TestTheCatalogIsThatOfTheKinds(t *testing.T) {
-	text, err := os.ReadFile("../packaging/bloq-agent.catalog")
+	text, err := os.ReadFile("../../packaging/bloq-agent.catalog")
 	do(t, err)
 	explained := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^-- ([0-9a-f]{32})$`).FindAllStringSubmatch(string(text), -1) {

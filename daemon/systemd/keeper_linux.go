@@ -1,4 +1,4 @@
-package daemon
+package systemd
 
 import (
 	"errors"
@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// barrierTimeout bounds how long systemd is waited for. It answers in a
-// millisecond; a stop must not hang on one that does not.
+// barrierTimeout bounds a wait for systemd, which answers in a millisecond. A
+// stop must not hang on a manager that does not.
 const barrierTimeout = 2 * time.Second
 
-// notifyStore speaks to $NOTIFY_SOCKET. go-systemd cannot pass descriptors.
+// A notifyStore passes descriptors to $NOTIFY_SOCKET. go-systemd cannot.
 type notifyStore struct{ socket string }
 
-// newFDStore is nil if the daemon was not started by systemd.
-func newFDStore() fdStore {
+// newDescriptorStore returns nil if systemd did not start the daemon.
+func newDescriptorStore() descriptorStore {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
 		return nil
@@ -44,7 +44,7 @@ func (n *notifyStore) remove(name string) error {
 	return n.barrier()
 }
 
-// sealedFile is data in a memory file that nobody can change any more
+// sealedFile returns a memory file with data that can no longer be changed
 // (memfd_create(2)).
 func sealedFile(data []byte) (int, error) {
 	fd, err := unix.MemfdCreate("bloq-agent-tokens", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -65,9 +65,8 @@ func sealedFile(data []byte) (int, error) {
 	return fd, nil
 }
 
-// send passes one datagram, with a descriptor unless fd is negative. Not by
-// net.UnixConn: Go refuses to send one with control data on a socket that is
-// connected.
+// send passes one datagram, with a descriptor unless fd is negative. It does not
+// use net.UnixConn, which refuses control data on a connected socket.
 func (n *notifyStore) send(state string, fd int) error {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -89,8 +88,8 @@ func (n *notifyStore) send(state string, fd int) error {
 	return nil
 }
 
-// barrier returns when systemd has dealt with all that was sent before: it
-// closes the end of the pipe that it is given (sd_notify_barrier(3)).
+// barrier returns when systemd has dealt with everything that was sent before:
+// then it closes the end of the pipe that it was given (sd_notify_barrier(3)).
 func (n *notifyStore) barrier() error {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -114,4 +113,14 @@ func (n *notifyStore) barrier() error {
 			return nil
 		}
 	}
+}
+
+// monotonic is CLOCK_MONOTONIC.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	// It fails only for a clock that the kernel does not have.
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err)
+	}
+	return time.Duration(t.Nano())
 }

@@ -1,11 +1,9 @@
-package daemon
+package wake
 
 import (
 	"bufio"
 	"context"
 	"errors"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,11 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"bloq-agent/accounts/sandbox"
-	"bloq-agent/refresher"
-	"bloq-agent/store"
-
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,59 +104,13 @@ func prepare(t *testing.T, begins string) {
 	}
 }
 
-// silent fails the test for everything that is logged above debug; the rest is
-// nobody's figure.
-func silent(t *testing.T) zerolog.Logger {
-	return zerolog.New(io.Discard).Hook(zerolog.HookFunc(func(_ *zerolog.Event, level zerolog.Level, msg string) {
-		if level > zerolog.DebugLevel {
-			t.Errorf("logged as %v: %s", level, msg)
+// logindOnly fails the test for every missing source except logind.
+func logindOnly(t *testing.T) func(string, error) {
+	return func(what string, err error) {
+		if !strings.HasPrefix(what, "logind ") {
+			t.Errorf("%s: %v", what, err)
 		}
-	}))
-}
-
-// lines calls itself with each line of a log.
-type lines func(string)
-
-func (f lines) Write(b []byte) (int, error) {
-	f(string(b))
-	return len(b), nil
-}
-
-// A daemon as it is, in a network of its own.
-func TestTheDaemonSeesTheNetworkChange(t *testing.T) {
-	noBus(t)
-	level := zerolog.GlobalLevel()
-	t.Cleanup(func() { zerolog.SetGlobalLevel(level) })
-	dir := t.TempDir()
-	inNewNetwork(t, func(n network) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		seen := false
-		log := lines(func(line string) {
-			switch {
-			case strings.Contains(line, `"started"`):
-				n.toggle(t)
-			case strings.Contains(line, "the network has changed"):
-				seen = true
-				cancel()
-			}
-		})
-		listener, err := net.Listen("unix", filepath.Join(dir, "s"))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		d, err := New(Options{
-			Listener: listener, StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), LogLevel: "debug",
-			Log: zerolog.New(zerolog.SyncWriter(log)), Stores: Stores{Memory: store.NewMemory()},
-		})
-		if err == nil {
-			err = d.Run(ctx, nil)
-		}
-		if err != nil || !seen {
-			t.Errorf("seen %v, %v", seen, err)
-		}
-	})
+	}
 }
 
 // More changes than a socket holds, and one after them.
@@ -190,7 +137,7 @@ func TestAnOverflowOfNetlinkIsAChange(t *testing.T) {
 			t.Errorf("Read after a flood: %v; want %v", err, unix.ENOBUFS)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		h := &hinter{seen: make(chan struct{}, 1)}
+		h := &listener{seen: make(chan struct{}, 1)}
 		h.done.Go(func() { h.readNetlink(ctx, f) })
 		for range 2 { // had the overflow been the end, there would be one at most
 			select {
@@ -206,7 +153,7 @@ func TestAnOverflowOfNetlinkIsAChange(t *testing.T) {
 }
 
 // mustEnd waits for h's goroutines.
-func mustEnd(t *testing.T, h *hinter) {
+func mustEnd(t *testing.T, h *listener) {
 	t.Helper()
 	ended := make(chan struct{})
 	go func() {
@@ -221,9 +168,9 @@ func mustEnd(t *testing.T, h *hinter) {
 }
 
 // listen starts to listen to logind, and waits until it does.
-func listen(ctx context.Context, t *testing.T) *hinter {
+func listen(ctx context.Context, t *testing.T) *listener {
 	t.Helper()
-	h := &hinter{log: silent(t), seen: make(chan struct{}, 1)}
+	h := &listener{missing: logindOnly(t), seen: make(chan struct{}, 1)}
 	h.done.Go(func() { h.readLogind(ctx) })
 	for deadline := time.Now().Add(20 * time.Second); len(h.seen) == 0; {
 		if time.Now().After(deadline) {
@@ -283,7 +230,7 @@ func TestResumed(t *testing.T) {
 func TestWithoutASystemBusThereIsNoNoise(t *testing.T) {
 	for _, address := range []string{"unix:path=/nonexistent/bus", "autolaunch:", "nonsense"} {
 		t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-		h := &hinter{log: silent(t), seen: make(chan struct{}, 1)}
+		h := &listener{missing: logindOnly(t), seen: make(chan struct{}, 1)}
 		h.readLogind(t.Context()) // returns at once
 	}
 }
@@ -303,7 +250,7 @@ func TestListeningLeavesNothing(t *testing.T) {
 			goroutines, descriptors := runtime.NumGoroutine(), openFDs(t)
 			for round := 0; round < 50 && !t.Failed(); round++ {
 				ctx, cancel := context.WithCancel(t.Context())
-				h := watchHints(ctx, silent(t), func() {})
+				h := watch(ctx, func() {}, logindOnly(t))
 				cancel()
 				mustEnd(t, h)
 			}
@@ -317,7 +264,7 @@ func TestSignsThatComeCloseTogetherAreOne(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		start := time.Now()
 		var called []time.Duration
-		h := &hinter{seen: make(chan struct{}, 1)}
+		h := &listener{seen: make(chan struct{}, 1)}
 		h.done.Go(func() { h.settle(ctx, func() { called = append(called, time.Since(start)) }) })
 		sign := func(n int) {
 			for range n {
@@ -341,41 +288,6 @@ func TestSignsThatComeCloseTogetherAreOne(t *testing.T) {
 			if diff := (called[i] - want[i]).Abs(); diff > 200*time.Millisecond {
 				t.Errorf("called at %v, want %v", called[i], want[i])
 			}
-		}
-	})
-}
-
-// An outage that lasts, then a hint.
-func TestAHintReachesTheRefreshers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		rig := newRig(t, sandbox.Config{})
-		d := &Daemon{log: zerolog.Nop(), profiles: map[string]*profile{"runs": {}, "has no login": {}}}
-		d.profiles["runs"].set(&state{refresher: rig.r})
-		d.profiles["has no login"].set(&state{})
-		rig.net.setRefuse(true)
-		for s := rig.r.Snapshot(); time.Until(s.NextAttempt()) < time.Minute || s.Valid(); s = rig.r.Snapshot() {
-			time.Sleep(10 * time.Second)
-		}
-		rig.net.setRefuse(false)
-		before := rig.r.Snapshot()
-		d.hint()
-		synctest.Wait()
-		hinted := rig.r.Snapshot()
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if s := rig.r.Snapshot(); s.Class != refresher.None || !s.Valid() {
-			t.Errorf("a second after the hint: %v, %v", s.Class, s.Err)
-		}
-		// It is told, but not as an exchange or a save.
-		records, err := store.OpenProfiles(t.TempDir())
-		do(t, err)
-		d.records = records
-		d.config.Store(&configState{})
-		d.hub.init()
-		events := d.hub.subscribe()
-		d.observe(d.profiles["runs"], &state{refresher: rig.r, login: rig.log}, before, hinted)
-		if e := <-events; e.Event != "status" {
-			t.Errorf("event %q of a hint", e.Event)
 		}
 	})
 }

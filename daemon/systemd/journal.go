@@ -1,4 +1,4 @@
-package daemon
+package systemd
 
 import (
 	"encoding/json"
@@ -8,44 +8,55 @@ import (
 	"bloq-agent/ipc"
 
 	"github.com/coreos/go-systemd/v22/journal"
-	"github.com/rs/zerolog"
 )
 
-// A journalWriter writes events to journald with their fields as fields
-// (systemd.journal-fields(7)): PROFILE, EVENT, MESSAGE_ID and whatever else an
-// event has. It is not zerolog's own, which sends every event twice: as fields,
-// and whole, as JSON.
-type journalWriter struct {
+// Keys of a log entry that the journal has fields of its own for.
+const (
+	timeKey    = "time"
+	levelKey   = "level"
+	messageKey = "message"
+)
+
+// A Journal writes the daemon's log to journald, with an entry's fields as fields
+// (systemd.journal-fields(7)): PROFILE, EVENT, MESSAGE_ID and whatever else the
+// entry has. zerolog has a writer of its own, which sends every entry twice: as
+// fields, and whole, as JSON.
+type Journal struct {
 	send func(message string, priority journal.Priority, fields map[string]string) error
 }
 
-// Write is for events without a level.
-func (j journalWriter) Write(p []byte) (int, error) { return j.WriteLevel(zerolog.NoLevel, p) }
-
-// WriteLevel sends one event. What cannot be sent is lost: there is nobody to
-// tell.
-func (j journalWriter) WriteLevel(level zerolog.Level, p []byte) (int, error) {
-	message, fields := journalEvent(p)
-	return len(p), j.send(message, priority(level), fields)
+// OnStderr returns the Journal if standard error is connected to it, else nil.
+func OnStderr() *Journal {
+	if native, err := journal.StderrIsJournalStream(); err != nil || !native {
+		return nil
+	}
+	return &Journal{journal.Send}
 }
 
-func priority(l zerolog.Level) journal.Priority {
-	switch l {
-	case zerolog.DebugLevel, zerolog.TraceLevel:
+// Send writes one entry: a JSON object of level "debug", "info", "warn", "error",
+// "fatal" or "panic".
+func (j *Journal) Send(level string, entry []byte) error {
+	message, fields := journalEntry(entry)
+	return j.send(message, priority(level), fields)
+}
+
+func priority(level string) journal.Priority {
+	switch level {
+	case "debug", "trace":
 		return journal.PriDebug
-	case zerolog.WarnLevel:
+	case "warn":
 		return journal.PriWarning
-	case zerolog.ErrorLevel:
+	case "error":
 		return journal.PriErr
-	case zerolog.FatalLevel, zerolog.PanicLevel:
+	case "fatal", "panic":
 		return journal.PriCrit
 	}
 	return journal.PriInfo
 }
 
-// journalEvent turns an event of zerolog into a journal's. The message says to a
-// person what the profile and the error are; nothing else is in it twice.
-func journalEvent(p []byte) (string, map[string]string) {
+// journalEntry turns a log entry into the journal's. The message names the
+// profile and the error for people; it repeats nothing else.
+func journalEntry(p []byte) (string, map[string]string) {
 	var event map[string]json.RawMessage
 	if err := json.Unmarshal(p, &event); err != nil {
 		return strings.TrimSpace(string(p)), nil
@@ -55,10 +66,10 @@ func journalEvent(p []byte) (string, map[string]string) {
 	for key, raw := range event {
 		value := plainJSON(raw)
 		switch key {
-		case zerolog.TimestampFieldName, zerolog.LevelFieldName: // the journal has both
-		case zerolog.MessageFieldName:
+		case timeKey, levelKey: // the journal has both
+		case messageKey:
 			message = value
-		case "err", zerolog.ErrorFieldName:
+		case "err", "error":
 			cause = ": " + value
 		default:
 			fields[journalName(key)] = value
@@ -99,11 +110,11 @@ func journalName(key string) string {
 	return strings.TrimLeft(name, "_0123456789")
 }
 
-// A kind is one of the events that have a MESSAGE_ID, and an entry in
+// A kind is an event that has a MESSAGE_ID and an entry in
 // packaging/bloq-agent.catalog.
 type kind struct{ message, event, id string }
 
-// kinds are found by how their message begins.
+// kinds are found by the beginning of their message.
 var kinds = []kind{
 	{"started", "started", "473cdcf6a82748429af3a7cedc2fc626"},
 	{"stopping", "stopping", "942cc4b06b77495b83dbde388b8f17fc"},
@@ -127,7 +138,8 @@ var kinds = []kind{
 	{"the clock of the endpoint", "clock_skew", "5b2e6a53b38e4720a3d6c6b0aa9f3aa4"},
 }
 
-// eventKind prefers the longest: "configuration" is the start of another's.
+// eventKind prefers the longest beginning, because "configuration" begins another
+// message too.
 func eventKind(message string) (kind, bool) {
 	var best kind
 	for _, k := range kinds {

@@ -1,4 +1,4 @@
-package daemon
+package wake
 
 import (
 	"fmt"
@@ -19,7 +19,7 @@ func openFDs(t *testing.T) int {
 }
 
 func TestClockWakesInOrderAndOnce(t *testing.T) {
-	c, err := newClock()
+	c, err := NewClock()
 	do(t, err)
 	defer func() { do(t, c.Close()) }()
 	start := c.Boottime()
@@ -70,7 +70,7 @@ func timerInfo(t *testing.T, f *os.File) map[string]string {
 // on during suspend; CLOCK_REALTIME, to be cancelled when it is set, for a day
 // that does not come.
 func TestTheTimersAreTheRightOnes(t *testing.T) {
-	c, err := newClock()
+	c, err := NewClock()
 	do(t, err)
 	defer func() { do(t, c.Close()) }()
 	_, stop := c.After(time.Hour)
@@ -101,7 +101,7 @@ func TestTheTimersAreTheRightOnes(t *testing.T) {
 // A step wakes everybody, each time, and the watcher is armed again.
 func TestAStepWakesEverybody(t *testing.T) {
 	steps := make(chan error)
-	c, err := startClock(func(c *bootClock) { c.stepped = func() error { return <-steps } })
+	c, err := startClock(func(c *Clock) { c.stepped = func() error { return <-steps } })
 	do(t, err)
 	for range 3 {
 		do(t, settime(c.steps, 0, unix.Timespec{})) // disarmed, as far as the kernel can tell
@@ -123,7 +123,7 @@ func TestAStepWakesEverybody(t *testing.T) {
 func TestAClosedClockLeavesNothing(t *testing.T) {
 	before := openFDs(t)
 	for range 50 {
-		c, err := newClock()
+		c, err := NewClock()
 		do(t, err)
 		_, stop := c.After(time.Hour)
 		do(t, c.Close()) // waits for both goroutines
@@ -131,5 +131,12 @@ func TestAClosedClockLeavesNothing(t *testing.T) {
 	}
 	if after := openFDs(t); after > before+2 {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func do(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

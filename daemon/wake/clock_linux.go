@@ -1,4 +1,4 @@
-package daemon
+package wake
 
 import (
 	"encoding/binary"
@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A bootClock is the refreshers' clock, with two timerfds for all of them
-// (timerfd_create(2)) and no ticks: one of CLOCK_BOOTTIME for the next moment
-// that somebody waits for, since Go's own timers stand still while a laptop
-// sleeps; and one of CLOCK_REALTIME that never fires but is cancelled when the
-// wall clock is set, or the machine wakes up, which makes everybody look again.
-type bootClock struct {
+// A Clock is one clock for all refreshers. It has two timerfds
+// (timerfd_create(2)) and no ticks. The one of CLOCK_BOOTTIME fires at the next
+// moment that a waiter is due, because Go's own timers stand still while the
+// machine sleeps. The one of CLOCK_REALTIME never fires: the kernel cancels it
+// when the wall clock is set, and then every waiter is woken.
+type Clock struct {
 	boot, steps *os.File
 	done        sync.WaitGroup
 
-	// stepped waits for a step of the wall clock; tests replace it, since setting
-	// the clock is not for them. Its error is that of a closed clock.
+	// stepped waits for a step of the wall clock. Tests replace it, because they
+	// must not set the machine's clock. It fails if the clock was closed.
 	stepped func() error
 
 	mu      sync.Mutex
@@ -36,10 +36,10 @@ type waiter struct {
 	c  chan time.Time
 }
 
-// newClock starts two goroutines, which end with Close.
-func newClock() (*bootClock, error) { return startClock(func(*bootClock) {}) }
+// NewClock starts two goroutines. Close ends them.
+func NewClock() (*Clock, error) { return startClock(func(*Clock) {}) }
 
-func startClock(change func(*bootClock)) (*bootClock, error) {
+func startClock(change func(*Clock)) (*Clock, error) {
 	boot, err := newTimerfd(unix.CLOCK_BOOTTIME)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func startClock(change func(*bootClock)) (*bootClock, error) {
 	if err != nil {
 		return nil, errors.Join(err, boot.Close())
 	}
-	c := &bootClock{boot: boot, steps: steps, waiters: map[*waiter]struct{}{}}
+	c := &Clock{boot: boot, steps: steps, waiters: map[*waiter]struct{}{}}
 	c.stepped = c.readSteps
 	change(c)
 	if err := c.watchSteps(); err != nil {
@@ -80,18 +80,18 @@ func settime(f *os.File, flags int, at unix.Timespec) error {
 	return errors.Join(err, setErr)
 }
 
-// Close ends the clock: nobody is woken any more.
-func (c *bootClock) Close() error {
+// Close ends the clock. It wakes no waiter from then on.
+func (c *Clock) Close() error {
 	err := errors.Join(c.boot.Close(), c.steps.Close())
 	c.done.Wait()
 	return err
 }
 
 // Now is the wall clock.
-func (c *bootClock) Now() time.Time { return time.Now() }
+func (c *Clock) Now() time.Time { return time.Now() }
 
-// Boottime goes on while the machine sleeps.
-func (c *bootClock) Boottime() time.Duration {
+// Boottime is CLOCK_BOOTTIME, which counts while the machine sleeps.
+func (c *Clock) Boottime() time.Duration {
 	var t unix.Timespec
 	// It fails only for a clock that the kernel does not have.
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
@@ -100,18 +100,9 @@ func (c *bootClock) Boottime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// monotonic is CLOCK_MONOTONIC, which stands still while the machine sleeps.
-func monotonic() time.Duration {
-	var t unix.Timespec
-	// As above.
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		panic(err)
-	}
-	return time.Duration(t.Nano())
-}
-
-// After is of refresher.Clock.
-func (c *bootClock) After(d time.Duration) (<-chan time.Time, func()) {
+// After sends once when Boottime has grown by d, or at a step of the wall clock.
+// Call stop to release the waiter.
+func (c *Clock) After(d time.Duration) (<-chan time.Time, func()) {
 	w := &waiter{at: c.Boottime() + d, c: make(chan time.Time, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,9 +115,9 @@ func (c *bootClock) After(d time.Duration) (<-chan time.Time, func()) {
 	}
 }
 
-// arm sets the timer to the earliest waiter. The caller holds c.mu. A timer
-// that is armed for somebody who has gone fires once for nothing.
-func (c *bootClock) arm() {
+// arm sets the timer to the earliest waiter. The caller holds c.mu. The timer
+// may fire once for a waiter that was stopped, which does no harm.
+func (c *Clock) arm() {
 	var first *waiter
 	for w := range c.waiters {
 		if first == nil || w.at < first.at {
@@ -136,12 +127,12 @@ func (c *bootClock) arm() {
 	if first == nil {
 		return
 	}
-	// A zero time would disarm it. The error is that of a closed clock.
+	// A zero time would disarm the timer. It fails only if the clock was closed.
 	_ = settime(c.boot, unix.TFD_TIMER_ABSTIME, unix.NsecToTimespec(max(1, int64(first.at))))
 }
 
-// wake sends to those who are due, or to all.
-func (c *bootClock) wake(all bool) {
+// wake sends to the waiters that are due, or to all of them.
+func (c *Clock) wake(all bool) {
 	now := c.Boottime()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,7 +145,7 @@ func (c *bootClock) wake(all bool) {
 	c.arm()
 }
 
-func (c *bootClock) runBoot() {
+func (c *Clock) runBoot() {
 	var count [8]byte
 	for {
 		if _, err := c.boot.Read(count[:]); err != nil {
@@ -166,19 +157,19 @@ func (c *bootClock) runBoot() {
 	}
 }
 
-// watchSteps arms a timer for a day that does not come: it is there to be
-// cancelled (TFD_TIMER_CANCEL_ON_SET).
-func (c *bootClock) watchSteps() error {
+// watchSteps arms the timer that the kernel cancels at a step of the wall clock
+// (TFD_TIMER_CANCEL_ON_SET). Its moment is too far away ever to come.
+func (c *Clock) watchSteps() error {
 	far := unix.NsecToTimespec(time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 	err := settime(c.steps, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, far)
 	if errors.Is(err, syscall.ECANCELED) {
-		return nil // set once more in the meantime: it is armed all the same
+		return nil // the clock was set again meanwhile; the timer is armed all the same
 	}
 	return err
 }
 
 // readSteps returns when the wall clock has been set.
-func (c *bootClock) readSteps() error {
+func (c *Clock) readSteps() error {
 	var count [8]byte
 	_, err := c.steps.Read(count[:])
 	if errors.Is(err, syscall.ECANCELED) {
@@ -187,10 +178,10 @@ func (c *bootClock) readSteps() error {
 	return err
 }
 
-func (c *bootClock) runSteps() {
+func (c *Clock) runSteps() {
 	for c.stepped() == nil && c.watchSteps() == nil {
 		c.wake(true)
 	}
 }
 
-var _ refresher.Clock = (*bootClock)(nil)
+var _ refresher.Clock = (*Clock)(nil)

@@ -1,4 +1,4 @@
-package daemon
+package wake
 
 import (
 	"context"
@@ -10,34 +10,37 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/login1"
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
-// A network that comes up changes in many steps (link, addresses, routes). They
-// are one hint, after settleTime without another step, or settleMax after the
-// first.
+// A network comes up in many steps (link, addresses, routes). They make one
+// hint: settleTime after the last step, but at most settleMax after the first.
 const (
 	settleTime = time.Second
 	settleMax  = 5 * time.Second
 )
 
-// A hinter listens for signs that the endpoint may be within reach again: the
-// network has changed, or the machine has woken up. Nothing depends on them: a
-// sign that is missed, or cannot be had at all, costs at most the rest of a
-// backoff. It has no ticks, and sleeps until there is a sign.
-type hinter struct {
-	log  zerolog.Logger
-	seen chan struct{} // holds one: there has been a sign
-	done sync.WaitGroup
+// A listener turns signs of a changed network and of the end of a sleep into
+// hints.
+type listener struct {
+	missing func(what string, err error)
+	seen    chan struct{} // holds one: there has been a sign
+	done    sync.WaitGroup
 }
 
-// watchHints calls f after each sign until ctx ends.
-func watchHints(ctx context.Context, log zerolog.Logger, f func()) *hinter {
-	h := &hinter{log: log, seen: make(chan struct{}, 1)}
-	h.done.Go(func() { h.settle(ctx, f) })
+// Watch calls hint, until ctx ends, when the network has changed or the machine
+// has woken up. Nothing may depend on it: a sign can be missed, and some systems
+// give none. It calls missing for each source of signs that it cannot use. It
+// has no ticks.
+func Watch(ctx context.Context, hint func(), missing func(what string, err error)) {
+	watch(ctx, hint, missing)
+}
+
+func watch(ctx context.Context, hint func(), missing func(what string, err error)) *listener {
+	h := &listener{missing: missing, seen: make(chan struct{}, 1)}
+	h.done.Go(func() { h.settle(ctx, hint) })
 	if n, err := openNetlink(); err != nil {
-		log.Debug().Err(err).Msg("changes of the network are not seen")
+		missing("changes of the network are not seen", err)
 	} else {
 		h.done.Go(func() { h.readNetlink(ctx, n) })
 	}
@@ -45,19 +48,16 @@ func watchHints(ctx context.Context, log zerolog.Logger, f func()) *hinter {
 	return h
 }
 
-// watchHints passes signs on to the refreshers until ctx ends.
-func (d *Daemon) watchHints(ctx context.Context) { watchHints(ctx, d.log, d.hint) }
-
-// see never blocks: while a sign waits to be dealt with, another says no more.
-func (h *hinter) see() {
+// see never blocks. One sign that waits to be dealt with is as good as many.
+func (h *listener) see() {
 	select {
 	case h.seen <- struct{}{}:
 	default:
 	}
 }
 
-// settle calls f once for signs that come close together.
-func (h *hinter) settle(ctx context.Context, f func()) {
+// settle calls hint once for signs that come close together.
+func (h *listener) settle(ctx context.Context, hint func()) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,12 +67,12 @@ func (h *hinter) settle(ctx context.Context, f func()) {
 		if !h.quiet(ctx) {
 			return
 		}
-		f()
+		hint()
 	}
 }
 
 // quiet waits until the signs pause. It reports false when ctx has ended.
-func (h *hinter) quiet(ctx context.Context) bool {
+func (h *listener) quiet(ctx context.Context) bool {
 	pause, latest := time.NewTimer(settleTime), time.NewTimer(settleMax)
 	defer pause.Stop()
 	defer latest.Stop()
@@ -90,8 +90,8 @@ func (h *hinter) quiet(ctx context.Context) bool {
 	}
 }
 
-// openNetlink subscribes to what the kernel tells of links, addresses and
-// routes (rtnetlink(7)). Anybody may.
+// openNetlink subscribes to the kernel's messages about links, addresses and
+// routes (rtnetlink(7)). That takes no privilege.
 func openNetlink() (*os.File, error) {
 	// Nonblocking, so that Go's poller waits for it and Close ends a Read.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
@@ -109,9 +109,9 @@ func openNetlink() (*os.File, error) {
 	return f, nil
 }
 
-// readNetlink takes any message for a sign. What changed is not looked at: which
-// link or route leads to the endpoint is not for us to say.
-func (h *hinter) readNetlink(ctx context.Context, f *os.File) {
+// readNetlink takes any message for a sign. It does not look at what changed,
+// because it cannot know which link or route leads to the endpoint.
+func (h *listener) readNetlink(ctx context.Context, f *os.File) {
 	stop := context.AfterFunc(ctx, func() { _ = f.Close() }) // ends the Read
 	defer func() {
 		if stop() {
@@ -131,20 +131,19 @@ func (h *hinter) readNetlink(ctx context.Context, f *os.File) {
 
 const prepareForSleep = "PrepareForSleep"
 
-// readLogind takes logind's word that the machine has woken up for a sign. Most
-// containers and some systems have no system bus, so that is no matter. A bus
-// that is restarted is not connected to again: the network tells as well.
+// readLogind takes logind's signal that the machine has woken up for a sign.
+// Most containers and some systems have no system bus. readLogind does not
+// reconnect to a bus that was restarted, because the network gives signs too.
 //
-// DBUS_SYSTEM_BUS_ADDRESS is not checked, unlike the session bus's: nothing that
-// is secret is said there, and what is heard is a hint.
+// DBUS_SYSTEM_BUS_ADDRESS is not checked, unlike the session bus's address: nothing
+// secret is sent there, and what is heard is a hint.
 //
-// Unlike the session bus, the system bus is never launched by the library. But
-// one that is frozen keeps the call of New, and this goroutine, until the end of
-// the process.
-func (h *hinter) readLogind(ctx context.Context) {
+// The library never launches a system bus, as it would a session bus. But a bus
+// that is frozen keeps login1.New, and this goroutine, until the process ends.
+func (h *listener) readLogind(ctx context.Context) {
 	c, err := login1.New()
 	if err != nil {
-		h.log.Debug().Err(err).Msg("logind does not tell when the machine wakes up")
+		h.missing("logind does not tell when the machine wakes up", err)
 		return
 	}
 	stop := context.AfterFunc(ctx, c.Close) // ends the call in Subscribe, too
@@ -169,8 +168,8 @@ func (h *hinter) readLogind(ctx context.Context) {
 	}
 }
 
-// resumed reports whether a signal says that sleep is over. Who sent it is not
-// checked: any user of the machine could send the same, and for a hint that is
+// resumed reports whether a signal says that sleep is over. It does not check
+// the sender: any user of the machine can send the same, and a false hint does
 // no harm.
 func resumed(name string, body []any) bool {
 	if name != "org.freedesktop.login1.Manager."+prepareForSleep || len(body) != 1 {
