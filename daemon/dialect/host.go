@@ -211,6 +211,15 @@ func (h Hosts) Origins() []string {
 	return list
 }
 
+// Address is the host that a tool named, with its port unless that is 443. It is
+// "" for no target, and for a name that makes no sense.
+func (t *Target) Address() string {
+	if t == nil || t.host == "" {
+		return ""
+	}
+	return strings.TrimPrefix((&Target{"https", t.host, t.port}).origin(), "https://")
+}
+
 // origin is the target as a URL without a path.
 func (t *Target) origin() string {
 	host := t.host

@@ -132,3 +132,19 @@ func FuzzAnAllowedTargetIsAnEntry(f *testing.F) {
 		}
 	})
 }
+
+func TestTheAddressOfATargetIsNothingButItsHost(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://GitHub.com/a/b?c#d": "github.com", "https://github.com:8443/": "github.com:8443",
+		"http://nodes.bloq.cloud/": "nodes.bloq.cloud:80", // not given a token, and one sees why
+		"https://[2001:DB8::1]/":   "[2001:db8::1]", "https://[::1]:4001": "[::1]:4001", "https://127.0.0.1": "127.0.0.1",
+		"https://ada:secret@github.com/": "", "https://a b/": "", "ftp://github.com/": "", "": "",
+	} {
+		if got := ParseTarget(raw).Address(); got != want {
+			t.Errorf("%q: %q, want %q", raw, got, want)
+		}
+	}
+	if got := (*Target)(nil).Address(); got != "" {
+		t.Errorf("no target: %q", got)
+	}
+}

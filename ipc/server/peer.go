@@ -4,14 +4,16 @@ import (
 	"context"
 	"net"
 	"syscall"
+	"time"
 )
 
 // A Peer is the process at the other end, as it was when it connected. Its
 // PID is for the audit line only: any program of the same user can run the
 // helper, so nothing is decided by it.
 type Peer struct {
-	PID int
-	UID int
+	PID   int
+	UID   int
+	Since time.Time // when the connection was accepted
 }
 
 type peerKey struct{}
@@ -46,6 +48,7 @@ func peerCredentials(c net.Conn) (Peer, error) {
 	peer := Peer{UID: -1}
 	var credErr error
 	err = raw.Control(func(fd uintptr) { peer, credErr = socketPeer(int(fd)) })
+	peer.Since = time.Now()
 	if err != nil {
 		return peer, err
 	}

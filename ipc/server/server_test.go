@@ -215,8 +215,13 @@ func do(t *testing.T, err error) {
 }
 
 func TestPeerOfIsTheCaller(t *testing.T) {
+	before := time.Now()
 	path := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		Reply(w, 200, "", []byte(strconv.Itoa(PeerOf(r.Context()).PID)))
+		peer := PeerOf(r.Context())
+		if peer.Since.Before(before) || peer.Since.After(time.Now()) {
+			t.Errorf("it connected at %v", peer.Since)
+		}
+		Reply(w, 200, "", []byte(strconv.Itoa(peer.PID)))
 	}, nil)
 	if got := talk(t, path, "GET / HTTP/1.0\r\n\r\n"); !strings.HasSuffix(got, "\n"+strconv.Itoa(os.Getpid())) {
 		t.Errorf("%q", got)
