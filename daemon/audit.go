@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
+	"bloq-agent/daemon/callers"
 	"bloq-agent/daemon/dialect"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
@@ -11,88 +15,115 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// logged tells of each request at debug level, and of nothing that the peer
-// could have put there. At any other level it costs one look at the level.
-func (d *Daemon) logged(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if zerolog.GlobalLevel() > zerolog.DebugLevel {
-			h.ServeHTTP(w, r)
-			return
-		}
-		seen, ok := w.(*audit)
-		if !ok {
-			seen = &audit{ResponseWriter: w}
-		}
-		start := time.Now()
-		// Deferred, because a handler may break the connection by a panic.
-		defer func() { d.logRequest(r, seen, time.Since(start)) }()
-		h.ServeHTTP(seen, r)
-	})
-}
+// changes are the routes that change what is kept. Each is logged with its caller.
+var changes = map[string]bool{"adopt": true, "forget": true, "lock": true, "unlock": true, "protect": true, "store": true}
 
-func (d *Daemon) logRequest(r *http.Request, seen *audit, took time.Duration) {
-	e := d.log.Debug().Int("status", seen.status) // 0: the connection was broken
-	if r.Pattern == "/" {
-		e = e.Str("route", "unknown")
-	} else {
-		e = e.Str("route", r.Pattern)
-	}
-	if name := r.PathValue("name"); name != "" {
-		if _, known := dialect.Lookup(name); known {
-			e = e.Str("dialect", name)
-		}
-	}
-	if seen.profile != "" {
-		e = e.Str("profile", seen.profile)
-	}
-	if seen.code != "" {
-		e = e.Str("code", string(seen.code))
-	}
-	e.Str("duration", took.Round(time.Microsecond).String()).Int("peer_pid", server.PeerOf(r.Context()).PID).Msg("request")
-}
-
-// An audit is a ResponseWriter that remembers what logRequest and logChange
-// tell.
+// An audit is a ResponseWriter that records its request once the answer begins:
+// a stream can last for hours.
 type audit struct {
 	http.ResponseWriter
-	status   int
-	profile  string
-	code     ipc.Code
+	request  *http.Request
+	ring     *callers.Ring
+	caller   *callers.Process
+	record   ipc.Request
+	status   int  // 0 until the answer begins
 	question bool // nothing was to change
 }
 
+// audited records each request, and logs it: a change always, the rest at debug
+// level.
+func (d *Daemon) audited(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start, peer := time.Now(), server.PeerOf(r.Context())
+		connected := d.clock.Boottime() - start.Sub(peer.Since)
+		caller := d.callers.Meet(peer.PID, connected, strings.HasPrefix(r.URL.Path, ipc.RouteDialect))
+		a := &audit{ResponseWriter: w, request: r, ring: &d.callers, caller: caller, record: ipc.Request{PID: peer.PID}}
+		defer d.logRequest(a, start) // a handler may break the connection by a panic
+		h.ServeHTTP(a, r)
+	})
+}
+
+// WriteHeader records the request.
 func (a *audit) WriteHeader(status int) {
 	if a.status == 0 {
+		a.begin("ok")
 		a.status = status
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *audit) Write(b []byte) (int, error) {
-	if a.status == 0 {
-		a.status = http.StatusOK
-	}
-	return a.ResponseWriter.Write(b)
-}
-
 // Unwrap is for http.ResponseController.
 func (a *audit) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// These do nothing unless w is an audit.
-func tellProfile(w http.ResponseWriter, name string) {
-	if a, ok := w.(*audit); ok {
-		a.profile = name
+// begin records the request with answer, unless a handler has told another.
+func (a *audit) begin(answer string) {
+	a.record.Answer = cmp.Or(a.record.Answer, answer)
+	a.record.Asked = strings.Clone(a.request.PathValue("name")) // not what else the peer has sent
+	if _, known := dialect.Lookup(a.record.Asked); !known {
+		_, route, _ := strings.Cut(strings.TrimSuffix(a.request.Pattern, "dialect/{name}"), " /v1/")
+		a.record.Asked = cmp.Or(route, "unknown")
+	}
+	if a.record.PID != os.Getpid() { // not the watchdog
+		a.ring.Add(a.caller, a.record)
 	}
 }
 
-func tellQuestion(w http.ResponseWriter, is bool) {
-	if a, ok := w.(*audit); ok {
-		a.question = is
+// logRequest logs nothing that peers choose, except names of programs and a host
+// that a dialect has parsed.
+func (d *Daemon) logRequest(a *audit, start time.Time) {
+	took := time.Since(start).Round(time.Microsecond)
+	if a.status == 0 {
+		a.begin("broken")
 	}
+	q, level, message := a.record, zerolog.DebugLevel, "request"
+	if changes[q.Asked] && !a.question {
+		level, message = zerolog.InfoLevel, "a change was asked for"
+		a.caller.Wait()
+	}
+	e := d.log.WithLevel(level)
+	if !e.Enabled() {
+		return
+	}
+	a.caller.Name(&q)
+	e.Str("route", q.Asked).Int("status", a.status).Str("answer", q.Answer).Int("peer_pid", q.PID)
+	for _, field := range [][2]string{
+		{"profile", q.Profile}, {"host", q.Host}, {"peer_exe", q.Executable}, {"peer_unit", q.Unit}, {"peer_for", q.For},
+	} {
+		if field[1] != "" {
+			e.Str(field[0], field[1])
+		}
+	}
+	e.Str("duration", took.String()).Msg(message)
+}
+
+// auditOf is w, except in tests.
+func auditOf(w http.ResponseWriter) *audit {
+	if a, ok := w.(*audit); ok {
+		return a
+	}
+	return &audit{}
+}
+
+func tellProfile(w http.ResponseWriter, name string)    { auditOf(w).record.Profile = name }
+func tellHost(w http.ResponseWriter, t *dialect.Target) { auditOf(w).record.Host = t.Address() }
+func tellQuestion(w http.ResponseWriter, is bool)       { auditOf(w).question = is }
+func tellAnswer(w http.ResponseWriter, word string)     { auditOf(w).record.Answer = word }
+
+func tellToken(w http.ResponseWriter, t dialect.Token) {
+	tellAnswer(w, map[bool]string{false: "token", true: "stale"}[t.Stale])
 }
 
 func tellCode(w http.ResponseWriter, p *ipc.Problem) {
-	if a, ok := w.(*audit); ok && p != nil {
-		a.code = p.Code
+	if p != nil {
+		tellAnswer(w, string(p.Code))
 	}
+}
+
+func (d *Daemon) handleCallers(w http.ResponseWriter, r *http.Request) {
+	if r.URL.RawQuery != "" {
+		fail(w, badRequest("this route has no parameters"))
+		return
+	}
+	programs, requests := d.callers.List()
+	server.JSON(w, http.StatusOK, ipc.Callers{Callers: programs, Refused: d.refusals.Load(), Recent: requests})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
+	"bloq-agent/daemon/callers"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/daemon/systemd"
 	"bloq-agent/daemon/wake"
@@ -55,7 +56,7 @@ type Daemon struct {
 	config   atomic.Pointer[configState]
 	hub      hub
 	sinks    sink.Keeper
-	callers  callers
+	callers  callers.Ring
 	confined atomic.Pointer[confinement]
 	refusals seldom
 	troubles seldom
@@ -128,6 +129,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.openAll(ctx)
 	srv := server.New(d.options.Listener, d.routes(), server.Hooks{Refused: d.refused, Trouble: d.troubled, Panicked: d.panicked})
 	d.server = srv
+	go d.callers.Run(ctx)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	go d.runKeeper()

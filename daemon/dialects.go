@@ -35,6 +35,7 @@ func (d *Daemon) handleDialect(w http.ResponseWriter, r *http.Request) {
 // speak answers one call of a tool.
 func (d *Daemon) speak(w http.ResponseWriter, r *http.Request, tool dialect.Dialect, call ipc.Call) dialect.Answer {
 	q, settled := tool.Ask(call)
+	tellHost(w, q.Target)
 	request, problem := parseQuery(r)
 	if problem != nil {
 		tellCode(w, problem)
@@ -49,11 +50,16 @@ func (d *Daemon) speak(w http.ResponseWriter, r *http.Request, tool dialect.Dial
 		}
 	}
 	if settled != nil {
+		if settled.Exit != 0 {
+			tellAnswer(w, string(ipc.CodeBadRequest))
+		}
 		return *settled
 	}
 	if tool.NamesHosts() {
 		p, problem := d.owner(request.profile, q)
 		if p == nil {
+			tellAnswer(w, "nothing")
+			tellCode(w, problem)
 			return nothing(tool, q, problem)
 		}
 		request.profile = p.name
@@ -69,6 +75,7 @@ func (d *Daemon) speak(w http.ResponseWriter, r *http.Request, tool dialect.Dial
 		return tool.Fail(q, problem)
 	}
 	defer clear(t.Value)
+	tellToken(w, t)
 	return tool.Render(q, t)
 }
 

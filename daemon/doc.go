@@ -18,6 +18,7 @@
 //	Daemon.reject's              a caller's word       the exchange that it joins is over
 //	watcher.run                  Run                   ctx ends
 //	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
+//	callers.Ring.Run             Run                   ctx ends
 //	Daemon.runKeeper             Run                   the daemon stops
 //	systemd.Watchdog             Run, under systemd    ctx ends
 //	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
@@ -34,6 +35,6 @@
 //
 // Each piece has one owner: a refresher's loop owns the tokens' schedule, a
 // login owns its secrets, a profile's change lock covers what replaces them,
-// a sink.Keeper owns the files that tokens are kept in, and Daemon.mu guards the map
-// of profiles and nothing that blocks.
+// callers.Ring owns the last requests, a sink.Keeper owns the files that tokens are
+// kept in, and Daemon.mu guards the map of profiles and nothing that blocks.
 package daemon

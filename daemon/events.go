@@ -85,6 +85,7 @@ func (d *Daemon) handleEvents(w http.ResponseWriter, r *http.Request) {
 	gone := server.Gone(r)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
 	for _, name := range d.names() {
 		status := d.profileStatus(d.profile(name))

@@ -1,53 +1,34 @@
 package daemon
 
 import (
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"bloq-agent/ipc/server"
 )
 
-// seldomGap is the least time between two log lines of the same kind that
-// somebody else can cause.
-const seldomGap = time.Minute
-
-// A seldom says how often something happened, at most once in seldomGap.
+// A seldom counts what others can cause, and has it logged once a minute at most.
 type seldom struct {
-	mu    sync.Mutex
-	said  time.Time
-	since int    // how often since it was said
-	total uint64 // since the start
+	atomic.Uint64
+	logged atomic.Int64
 }
 
-// happened reports whether to say so now, and how often it happened since it
-// was said last.
-func (s *seldom) happened(now time.Time) (times int, say bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.since++
-	s.total++
-	if !s.said.IsZero() && now.Sub(s.said) < seldomGap {
-		return s.since, false
-	}
-	times, s.since, s.said = s.since, 0, now
-	return times, true
-}
-
-func (s *seldom) count() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.total
+// happened reports whether to log it at now, the machine's uptime.
+func (s *seldom) happened(now time.Duration) bool {
+	s.Add(1)
+	last := s.logged.Load()
+	return (last == 0 || int64(now)-last >= int64(time.Minute)) && s.logged.CompareAndSwap(last, int64(now))
 }
 
 func (d *Daemon) refused(p server.Peer) {
-	if times, say := d.refusals.happened(time.Now()); say {
-		d.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Int("times", times).Msg("refused a peer of another user")
+	if d.refusals.happened(d.clock.Boottime()) {
+		d.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Uint64("times", d.refusals.Load()).Msg("refused a peer of another user")
 	}
 }
 
 func (d *Daemon) troubled(err error) {
-	if times, say := d.troubles.happened(time.Now()); say {
-		d.log.Warn().Err(err).Int("times", times).Msg("a connection could not be accepted; going on")
+	if d.troubles.happened(d.clock.Boottime()) {
+		d.log.Warn().Err(err).Uint64("times", d.troubles.Load()).Msg("a connection could not be accepted; going on")
 	}
 }
 

@@ -4,29 +4,36 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bloq-agent/ipc/server"
+	"bloq-agent/refresher"
 
 	"github.com/rs/zerolog"
 )
 
 func TestRefusalsAreLoggedOnceAMinute(t *testing.T) {
-	var log bytes.Buffer
-	d := &Daemon{log: zerolog.New(&log)}
-	for range 1000 {
-		d.refused(server.Peer{PID: 7, UID: 65534})
-	}
-	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), `"peer_uid":65534,"times":1,`) {
-		t.Errorf("%d lines: %s", n, log.String())
-	}
-	if _, say := d.refusals.happened(time.Now().Add(seldomGap - time.Second)); say {
-		t.Error("said twice in a minute")
-	}
-	if times, say := d.refusals.happened(time.Now().Add(seldomGap + time.Second)); !say || times != 1001 {
-		t.Errorf("the next line tells of %d, %v", times, say)
-	}
-	if n := d.refusals.count(); n != 1002 {
-		t.Errorf("%d in all", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		d := &Daemon{log: zerolog.New(&log), clock: refresher.RuntimeClock()}
+		time.Sleep(time.Hour) // the machine has run for some time
+		refuse := func(lines int, what string) {
+			t.Helper()
+			d.refused(server.Peer{PID: 7, UID: 65534})
+			if n := strings.Count(log.String(), "\n"); n != lines {
+				t.Errorf("%s: %d lines: %s", what, n, log.String())
+			}
+		}
+		for range 1000 {
+			refuse(1, "at once")
+		}
+		time.Sleep(time.Minute - time.Second)
+		refuse(1, "within the minute")
+		time.Sleep(time.Second)
+		refuse(2, "after it")
+		if !strings.Contains(log.String(), `"peer_uid":65534,"times":1,`) || !strings.Contains(log.String(), `"times":1002,`) || d.refusals.Load() != 1002 {
+			t.Errorf("%d in all: %s", d.refusals.Load(), log.String())
+		}
+	})
 }

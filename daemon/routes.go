@@ -35,7 +35,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest("there is no "+r.Method+" "+r.URL.Path))
 	})
-	return d.heard(d.logged(mux))
+	return d.audited(mux)
 }
 
 // query is what a request for a token may say.
@@ -116,6 +116,7 @@ func (d *Daemon) asked(w http.ResponseWriter, r *http.Request) (dialect.Token, b
 		fail(w, problem)
 		return dialect.Token{}, false
 	}
+	tellToken(w, t)
 	return t, true
 }
 

@@ -233,7 +233,8 @@ type SinkStatus struct {
 type Callers struct {
 	Callers []Caller `json:"callers"`
 	// Refused is how many connections of other users were closed unheard.
-	Refused uint64 `json:"refused"`
+	Refused uint64    `json:"refused"`
+	Recent  []Request `json:"recent"` // the newest first
 }
 
 // A Caller is a program that asked, as far as the system says. Nothing is
@@ -245,6 +246,19 @@ type Caller struct {
 	PID        int               `json:"pid"`                  // of the last that asked
 	Requests   map[string]uint64 `json:"requests"`             // by route, or dialect
 	LastSeen   time.Time         `json:"last_seen"`
+}
+
+// A Request is one that was answered. It holds no secret.
+type Request struct {
+	Time       time.Time `json:"time"`
+	PID        int       `json:"pid"`
+	Executable string    `json:"executable,omitempty"` // this and Unit as in Caller
+	Unit       string    `json:"unit,omitempty"`
+	For        string    `json:"for,omitempty"` // the name of the program that ran the helper
+	Asked      string    `json:"asked"`         // the route, or the dialect
+	Profile    string    `json:"profile,omitempty"`
+	Host       string    `json:"host,omitempty"` // that the tool named, with its port unless that is 443
+	Answer     string    `json:"answer"`         // token, stale, nothing, ok, broken, or a problem's code
 }
 
 // Event is the data of one server-sent event of GET /v1/events.

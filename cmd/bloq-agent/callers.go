@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,24 +20,25 @@ func showCallers(l link, asJSON bool) error {
 	if asJSON {
 		return printJSON(c, "  ")
 	}
-	if len(c.Callers) == 0 {
-		if err := printf("nobody has asked yet\n"); err != nil {
-			return err
-		}
-	} else if err := callersTable(c.Callers); err != nil {
+	if err := callersTable(c); err != nil || c.Refused == 0 {
 		return err
-	}
-	if c.Refused == 0 {
-		return nil
 	}
 	return printf("%d connections of other users were refused\n", c.Refused)
 }
 
-func callersTable(list []ipc.Caller) error {
-	rows := [][]string{{"PROGRAM", "UNIT", "LAST PROCESS", "LAST SEEN", "ASKED FOR"}}
-	for _, c := range list {
+func callersTable(c ipc.Callers) error {
+	if len(c.Callers) == 0 {
+		return printf("nobody has asked yet\n")
+	}
+	rows := [][]string{{"PROGRAM", "UNIT", "LAST PROCESS", "LAST SEEN", "ASKED FOR", "LAST ANSWER", "HOST", "ON BEHALF OF"}}
+	for _, p := range c.Callers {
+		var last ipc.Request
+		if i := slices.IndexFunc(c.Recent, func(q ipc.Request) bool { return q.Executable == p.Executable && q.Unit == p.Unit }); i >= 0 {
+			last = c.Recent[i]
+		}
 		rows = append(rows, []string{
-			dash(oneWord(c.Executable)), dash(oneWord(c.Unit)), strconv.Itoa(c.PID), span(time.Since(c.LastSeen)) + " ago", counts(c.Requests),
+			dash(oneWord(p.Executable)), dash(oneWord(p.Unit)), strconv.Itoa(p.PID), span(time.Since(p.LastSeen)) + " ago",
+			counts(p.Requests), dash(oneWord(last.Answer)), dash(oneWord(last.Host)), dash(oneWord(last.For)),
 		})
 	}
 	return printTable(rows...)
@@ -44,15 +46,8 @@ func callersTable(list []ipc.Caller) error {
 
 // counts are the kinds of request, the most frequent first.
 func counts(requests map[string]uint64) string {
-	kinds := slices.Sorted(maps.Keys(requests))
-	slices.SortStableFunc(kinds, func(a, b string) int {
-		switch {
-		case requests[a] > requests[b]:
-			return -1
-		case requests[a] < requests[b]:
-			return 1
-		}
-		return 0
+	kinds := slices.SortedFunc(maps.Keys(requests), func(a, b string) int {
+		return cmp.Or(cmp.Compare(requests[b], requests[a]), cmp.Compare(a, b))
 	})
 	for i, k := range kinds {
 		kinds[i] = fmt.Sprintf("%s %d", k, requests[k])
