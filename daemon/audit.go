@@ -32,13 +32,13 @@ type audit struct {
 
 // audited records each request, and logs it: a change always, the rest at debug
 // level.
-func (d *Daemon) audited(h http.Handler) http.Handler {
+func (n narrator) audited(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, peer := time.Now(), server.PeerOf(r.Context())
-		connected := d.clock.Boottime() - start.Sub(peer.Since)
-		caller := d.callers.Meet(peer.PID, connected, strings.HasPrefix(r.URL.Path, ipc.RouteDialect))
-		a := &audit{ResponseWriter: w, request: r, ring: &d.callers, caller: caller, record: ipc.Request{PID: peer.PID}}
-		defer d.logRequest(a, start) // a handler may break the connection by a panic
+		connected := n.clock.Boottime() - start.Sub(peer.Since)
+		caller := n.callers.Meet(peer.PID, connected, strings.HasPrefix(r.URL.Path, ipc.RouteDialect))
+		a := &audit{ResponseWriter: w, request: r, ring: &n.callers, caller: caller, record: ipc.Request{PID: peer.PID}}
+		defer n.logRequest(a, start) // a handler may break the connection by a panic
 		h.ServeHTTP(a, r)
 	})
 }
@@ -70,7 +70,7 @@ func (a *audit) begin(answer string) {
 
 // logRequest logs nothing that peers choose, except names of programs and a host
 // that a dialect has parsed.
-func (d *Daemon) logRequest(a *audit, start time.Time) {
+func (n narrator) logRequest(a *audit, start time.Time) {
 	took := time.Since(start).Round(time.Microsecond)
 	if a.status == 0 {
 		a.begin("broken")
@@ -80,7 +80,7 @@ func (d *Daemon) logRequest(a *audit, start time.Time) {
 		level, message = zerolog.InfoLevel, "a change was asked for"
 		a.caller.Wait()
 	}
-	e := d.log.WithLevel(level)
+	e := n.log.WithLevel(level)
 	if !e.Enabled() {
 		return
 	}
@@ -125,5 +125,5 @@ func (d *Daemon) handleCallers(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	programs, requests := d.callers.List()
-	server.JSON(w, http.StatusOK, ipc.Callers{Callers: programs, Refused: d.refusals.Load(), Recent: requests})
+	server.JSON(w, http.StatusOK, ipc.Callers{Callers: programs, Refused: d.told.refusals.Load(), Recent: requests})
 }

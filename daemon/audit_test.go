@@ -46,7 +46,7 @@ func TestEachRequestIsOneLineAtDebugLevel(t *testing.T) {
 	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { fail(w, errStopping) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fail(w, badRequest("no")) })
-	h := d.audited(mux)
+	h := narrator{d}.audited(mux)
 	for _, tt := range []struct {
 		request string
 		want    map[string]any
@@ -104,7 +104,7 @@ func TestEachRequestIsRecordedInAWord(t *testing.T) {
 	said("POST /v1/rejected", func(w http.ResponseWriter) { tellHost(w, nil); tellCode(w, nil) })
 	said("/", func(w http.ResponseWriter) { tellCode(w, badRequest("a-secret")) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { fail(w, errStopping) })
-	h := d.audited(mux)
+	h := narrator{d}.audited(mux)
 	for _, tt := range []struct{ request, want string }{
 		{"POST /v1/dialect/git", "git  github.com nothing"},
 		{"POST /v1/dialect/a-secret", "unknown  github.com nothing"},
@@ -135,7 +135,7 @@ func TestNothingIsLoggedOfAnOrdinaryRequest(t *testing.T) {
 	atLevel(t, zerolog.InfoLevel)
 	var log bytes.Buffer
 	d := &Daemon{log: zerolog.New(&log), clock: refresher.RuntimeClock()}
-	h := d.audited(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h := narrator{d}.audited(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/token", nil)
 	if allocs := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); allocs > 4 || log.Len() != 0 {
 		t.Errorf("%v allocations, %q", allocs, log.String())
@@ -152,7 +152,7 @@ func TestTheDaemonsOwnRequestsAreNotRecorded(t *testing.T) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/callers", d.handleCallers)
-	s := server.New(l, d.audited(mux), server.Hooks{})
+	s := server.New(l, narrator{d}.audited(mux), server.Hooks{})
 	go func() { _ = s.Serve() }()
 	defer func() { _ = s.Close() }()
 	for range 2 {
@@ -196,7 +196,7 @@ func TestChangesAreLoggedWithTheirPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := server.New(l, d.audited(mux), server.Hooks{})
+	s := server.New(l, narrator{d}.audited(mux), server.Hooks{})
 	go func() { _ = s.Serve() }()
 	defer func() { _ = s.Close() }()
 	if _, err := exec.LookPath("curl"); err != nil {

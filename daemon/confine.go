@@ -34,7 +34,7 @@ func (d *Daemon) confine() {
 	switch dirs := d.writable(); {
 	case !d.options.Confine:
 		c.reason = errors.New("not asked for")
-	case d.config.Load().NoLandlock:
+	case d.config.get().NoLandlock:
 		c.reason = errors.New("the configuration says landlock = false")
 	default:
 		if c.abi, c.reason = harden.Confine(dirs); c.reason == nil {
@@ -57,7 +57,7 @@ func (d *Daemon) writable() []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	for _, s := range d.config.Load().sinks() {
+	for _, s := range d.config.get().sinks() {
 		add(s.Path)
 	}
 	for _, path := range d.sinks.Paths() {

@@ -4,29 +4,23 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
-	"slices"
-	"sort"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"bloq-agent/accounts"
 	"bloq-agent/daemon/callers"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/daemon/systemd"
 	"bloq-agent/daemon/wake"
-	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
-	"bloq-agent/store"
 
 	"github.com/rs/zerolog"
 )
 
-// shutdownTimeout bounds how long requests under way are waited for.
+// shutdownTimeout bounds the wait for requests under way.
 const shutdownTimeout = 5 * time.Second
 
 // Options is what a daemon is started with.
@@ -38,10 +32,10 @@ type Options struct {
 	Store      string // for new profiles, over the configuration's; may be ""
 	Log        zerolog.Logger
 	LogLevel   string // over the configuration's; may be ""
-	Stores     Stores
+	Stores     profile.Stores
 	// Kept are the descriptors that systemd held for the daemon before.
 	Kept []*os.File
-	// Confine forbids the process to write anywhere but beneath StateDir and
+	// Confine forbids the process to write anywhere except beneath StateDir and
 	// Writes, once it has started.
 	Confine bool
 	Writes  []string
@@ -52,101 +46,70 @@ type Daemon struct {
 	options  Options
 	log      zerolog.Logger
 	started  time.Time
-	records  *store.Profiles
-	config   atomic.Pointer[configState]
+	config   configuration
+	state    state
 	hub      hub
 	sinks    sink.Keeper
 	callers  callers.Ring
+	told     told
 	confined atomic.Pointer[confinement]
-	refusals seldom
-	troubles seldom
-	stopping atomic.Bool
-	locked   atomic.Bool // by `bloq-agent lock`
-	adopting sync.Mutex  // one login is taken over at a time
-	locking  sync.Mutex  // one lock at a time: it holds every profile
-
-	tokens  *systemd.Keeper
-	keeping atomic.Bool // systemd took the tokens, when last asked
-
-	clock  refresher.Clock
-	ctx    context.Context // ends when the daemon stops
-	cancel context.CancelFunc
-
-	lastRead []byte // of the configuration file; New's, then Run's alone
-	running  bool   // the same
-
-	pause  func(n int) time.Duration // before the nth look at a store; tests replace it
-	server *server.Server            // set before it serves; nil if nothing does
-
-	mu       sync.Mutex          // guards the map, and nothing that blocks
-	profiles map[string]*profile // by name; a name once known stays
+	tokens   *systemd.Keeper
+	clock    refresher.Clock
+	server   *server.Server // nil until Run
 }
 
-// configState is the configuration in force and what became of the last
-// attempt to replace it.
-type configState struct {
-	Config
-	loaded time.Time
-	err    error // why the file as it is now was not taken; nil if it was
-}
-
-// New reads the configuration and the profiles. A bad configuration is no
-// error here: a service that exits while a client waits takes its socket down,
-// so the daemon runs and answers `configuration`.
+// New reads the configuration and the profiles. If one of them is wrong, the
+// daemon runs all the same and answers `configuration` until it is mended: a
+// service that exits while a client waits takes its socket down. New fails only if
+// another daemon has the state directory.
 func New(o Options) (*Daemon, error) {
-	records, err := store.OpenProfiles(o.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	d := &Daemon{options: o, log: o.Log, started: time.Now(), records: records, profiles: map[string]*profile{}, pause: probePause}
-	if note := records.Note(); note != "" {
-		d.log.Warn().Msg(note)
-	}
-	clock, err := wake.NewClock()
-	if err != nil {
+	d := &Daemon{options: o, log: o.Log, started: time.Now(), tokens: systemd.NewKeeper()}
+	d.told.days, d.told.skew = map[string]int64{}, map[string]bool{}
+	if clock, err := wake.NewClock(); err == nil {
+		d.clock = clock
+	} else {
 		d.log.Warn().Err(err).Msg("timers stand still while the machine sleeps")
 		d.clock = refresher.RuntimeClock()
-	} else {
-		d.clock = clock
 	}
-	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.locked.Store(d.wasLocked())
-	d.config.Store(&configState{})
+	o.Stores.File.Key().Look()
 	d.reload()
-	d.tokens = systemd.NewKeeper()
-	d.keeping.Store(true)
-	d.inheritTokens(o.Kept)
-	return d, d.recordCredentials()
+	kept := d.takeKept()
+	d.state.open = func() (*profile.Set, error) { return d.openState(kept) }
+	d.state.failed = func(err error) {
+		d.log.Error().Err(err).Msg("the profiles cannot be read; nothing is served until they can")
+	}
+	return d, d.state.first()
 }
 
-// Run serves until ctx ends, then stops in good order: an exchange under way
-// is waited for and its refresh token kept. Values on reload make it read the
+// Run serves until ctx ends, then stops in good order: it waits for an exchange
+// under way and keeps its refresh token. A value on reload makes it read the
 // configuration again.
 func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
-	d.running = true
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	d.hub.init()
-	defer d.startSinks()()
-	d.openAll(ctx)
-	srv := server.New(d.options.Listener, d.routes(), server.Hooks{Refused: d.refused, Trouble: d.troubled, Panicked: d.panicked})
-	d.server = srv
-	go d.callers.Run(ctx)
+	defer tokenFiles{d}.start()()
+	d.state.start(d.config.ready())
+	tells := narrator{d}
+	d.server = server.New(d.options.Listener, d.routes(), server.Hooks{Refused: tells.refused, Trouble: tells.troubled, Panicked: tells.panicked})
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve() }()
-	go d.runKeeper()
+	go func() { served <- d.server.Serve() }()
+	go d.callers.Run(ctx)
+	go d.keepTokensFresh(ctx)
 	changed := d.watch(ctx)
 	wake.Watch(ctx, d.hint, func(what string, err error) { d.log.Debug().Err(err).Msg(what) })
 	d.reloadChanged() // what was written before the watch stood
 	d.confine()
 	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
-		Int("profiles", len(d.names())).Str("tokens_kept", d.tokens.State()).Msg("started")
+		Int("profiles", len(d.profiles())).Str("tokens_kept", d.tokens.State()).Msg("started")
 	systemd.Ready(d.statusLine())
 	go systemd.Watchdog(ctx, d.answers, func(err error) { d.log.Warn().Err(err).Msg("the socket does not answer") })
 	for {
 		select {
 		case <-ctx.Done():
-			return d.shutdown(srv, served)
+			return d.shutdown(served)
 		case err := <-served:
-			d.haltAll()
+			d.state.close()
 			return fmt.Errorf("serving: %w", err)
 		case <-reload:
 			systemd.Reloading()
@@ -160,144 +123,92 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	}
 }
 
-func (d *Daemon) shutdown(srv *server.Server, served <-chan error) error {
+func (d *Daemon) shutdown(served <-chan error) error {
 	d.log.Info().Msg("stopping")
 	systemd.Stopping()
-	d.stopping.Store(true)
-	d.cancel()
 	d.hub.close()
-	d.tellWaits()
 	halted := make(chan struct{})
 	go func() {
 		defer close(halted)
-		d.haltAll()
+		d.state.close()
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if err := srv.Shutdown(ctx); err != nil {
-		_ = srv.Close() // what is left is a peer that does not read
+	if err := d.server.Shutdown(ctx); err != nil {
+		_ = d.server.Close() // what is left is a peer that does not read
 	}
 	<-halted
 	select {
-	case <-d.tokens.Changes(): // the keeper has stopped before it came to that
-		d.tellKept(d.keepTokens())
+	case <-d.tokens.Changes(): // keepTokensFresh has stopped before it came to that
+		_ = d.keepTokens() // it has told
 	default:
 	}
-	d.closeClock()
+	d.Close()
 	return <-served
 }
 
-// tellWaits says why a stop takes time: people would kill what they think hangs,
-// and with it a refresh token that the endpoint may just have replaced.
-func (d *Daemon) tellWaits() {
-	for _, p := range d.all() {
-		s := p.state.Load()
-		if s.login == nil {
-			continue
-		}
-		if what, _ := s.login.doing.Load().(string); what != "" {
-			d.log.Info().Str("profile", p.name).Msg("stopping when an exchange under way is over: waiting for " + what + ", 40 s at most")
-		}
-	}
-}
-
-func (d *Daemon) closeClock() {
+// Close releases what New took. Run does it too.
+func (d *Daemon) Close() {
+	d.state.close()
 	if c, ok := d.clock.(io.Closer); ok {
 		_ = c.Close() // the process is about to end
 	}
 }
 
-// openAll asks the store for every profile at the same time, so that a frozen
-// keyring costs its time-out once.
-func (d *Daemon) openAll(ctx context.Context) {
-	if d.config.Load().loaded.IsZero() {
-		return // the file may name other URLs; nothing is sent before it is mended
+// takeKept reads the access tokens that the daemon before left with systemd.
+func (d *Daemon) takeKept() []profile.Kept {
+	data, err := d.tokens.Take(d.options.Kept)
+	kept, decodeErr := profile.DecodeKept(data)
+	clear(data)
+	if err == nil {
+		err = decodeErr
 	}
-	d.eachProfile(func(p *profile) {
-		if s := p.state.Load(); s.problem != nil && !s.failed.IsZero() {
-			d.open(ctx, p)
-		}
-	})
+	if err != nil {
+		d.log.Warn().Err(err).Msg("some tokens of the daemon before are lost")
+	}
+	if len(d.options.Kept) > 0 {
+		d.tokens.Changed() // a lock may have been killed before it dropped them
+	}
+	return kept
 }
 
-// hint tells every refresher that runs that the network may be back.
+// keepTokens has systemd hold the access tokens of this moment.
+func (d *Daemon) keepTokens() error {
+	set := d.state.set.Load()
+	if set == nil {
+		return nil
+	}
+	err := d.tokens.Keep(set.Keep)
+	if was := d.told.lost.Swap(err != nil); err != nil && !was {
+		d.log.Warn().Err(err).Msg("access tokens will not survive a restart")
+	}
+	return err
+}
+
+// keepTokensFresh runs beside the refreshers, which do not wait for systemd.
+func (d *Daemon) keepTokensFresh(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.tokens.Changes():
+			_ = d.keepTokens() // it has told
+		}
+	}
+}
+
 func (d *Daemon) hint() {
 	d.log.Debug().Msg("the network has changed, or the machine has woken up")
-	d.mu.Lock()
-	profiles := slices.Collect(maps.Values(d.profiles))
-	d.mu.Unlock()
-	for _, p := range profiles {
-		if s := p.state.Load(); s.refresher != nil {
-			s.refresher.Hint()
-		}
+	if set := d.state.set.Load(); set != nil {
+		set.Hint()
 	}
 }
 
-// haltAll is for the end: what could not be saved by then is told.
-func (d *Daemon) haltAll() {
-	d.eachProfile(func(p *profile) { p.state.Load().halt() })
-	d.tellLosses()
-}
-
-// eachProfile runs f for all profiles at the same time, each under its change
-// lock.
-func (d *Daemon) eachProfile(f func(*profile)) {
-	var wg sync.WaitGroup
-	for _, p := range d.all() {
-		wg.Go(func() {
-			p.change.Lock()
-			defer p.change.Unlock()
-			f(p)
-		})
+// profiles are those that exist; none if the state cannot be read.
+func (d *Daemon) profiles() []*profile.Profile {
+	set := d.state.set.Load()
+	if set == nil {
+		return nil
 	}
-	wg.Wait()
-}
-
-// profile is the profile called name, made known if it was not.
-func (d *Daemon) profile(name string) *profile {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	p := d.profiles[name]
-	if p == nil {
-		p = &profile{name: name}
-		p.set(&state{
-			facts:   d.facts(name),
-			problem: &ipc.Problem{Code: ipc.CodeUnavailable, Detail: name + ": its secrets are being read"},
-			failed:  time.Unix(1, 0),
-		})
-		d.profiles[name] = p
-	}
-	return p
-}
-
-// all are the profiles that exist and those that are just coming to be.
-func (d *Daemon) all() []*profile {
-	for _, name := range d.names() {
-		d.profile(name)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Collect(maps.Values(d.profiles))
-}
-
-// names are the profiles that exist: those with a record or in the
-// configuration.
-func (d *Daemon) names() []string {
-	seen := map[string]bool{}
-	for _, f := range d.records.List() {
-		seen[f.Name] = true
-	}
-	for name := range d.config.Load().Profiles {
-		seen[name] = true
-	}
-	list := make([]string, 0, len(seen))
-	for name := range seen {
-		list = append(list, name)
-	}
-	sort.Strings(list)
-	return list
-}
-
-func (d *Daemon) clientOptions() accounts.Options {
-	return accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: d.config.Load().roots}
+	return set.Profiles()
 }

@@ -1,10 +1,10 @@
-// Package daemon composes the agent: configuration, profiles, the store, a
-// refresher for each login, and the routes of the socket.
+// Package daemon composes the agent: configuration, profiles, token files, and the
+// routes of the socket. What a profile does is package profile's.
 //
-// It promises that a bad configuration, an unreachable endpoint and a store
-// that does not answer each become an answer that says so, not an exit; and
-// that nothing it logs, answers on an error, or shows in its status holds a
-// secret.
+// It promises that a bad configuration, records that cannot be read, an
+// unreachable endpoint and a store that does not answer each become an answer that
+// says so, not an exit. Nothing that it logs, answers on an error, or shows in its
+// status holds a secret.
 //
 // # Goroutines
 //
@@ -12,29 +12,24 @@
 //	Daemon.Run                   the caller            ctx ends, or the server fails
 //	server.Server.Serve          Run                   Run shuts the server down
 //	one per connection           net/http              the peer or the server closes
-//	refresher.Refresher.Run      Daemon.start          its state is halted
+//	refresher.Refresher.Run      a profile             its state is halted
 //	an attempt                   Refresher.Run         its exchange and save are over (20 s + 10 s)
-//	Daemon.tryAgain's            reload                its exchange is over
-//	Daemon.reject's              a caller's word       the exchange that it joins is over
-//	watcher.run                  Run                   ctx ends
+//	profile.await                a profile that waits  the profile is served or replaced, or the Set closes
+//	Profile.dropLater            a profile             the copy that was left is deleted, or the Set closes
+//	Set.background's             a profile, Configure  its exchange or its looks are over
+//	Set.each's                   its caller, waiting   f returns
+//	configuration watcher        Run                   ctx ends
 //	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
 //	callers.Ring.Run             Run                   ctx ends
-//	Daemon.runKeeper             Run                   the daemon stops
+//	Daemon.keepTokensFresh       Run                   ctx ends
 //	systemd.Watchdog             Run, under systemd    ctx ends
-//	Daemon.await                 Daemon.open           the profile is served or replaced, or the daemon stops
-//	Daemon.dropLater             Daemon.dropSoon       the copy that was left is deleted, or the daemon stops
-//	Daemon.reopen, openAll       reload                each profile was looked at
-//	eachProfile's                its caller, waiting   f returns
 //	sink.Keeper.attend           Keeper.Wake, Settle   there is nothing to do for its file; a hung disk keeps it
 //	sink.Keeper.command          attend                the command ends, or is killed (10 s, or Run returns)
 //	two of wake.Clock's          New                   the daemon stops
-//	Keyring.Watch's              patience.wait           its context ends
-//	a keyring call               store.Keyring         the Secret Service answers
+//	Keyring.Watch's              a storeWatch          its context ends
 //
 // # State
 //
-// Each piece has one owner: a refresher's loop owns the tokens' schedule, a
-// login owns its secrets, a profile's change lock covers what replaces them,
-// callers.Ring owns the last requests, a sink.Keeper owns the files that tokens are
-// kept in, and Daemon.mu guards the map of profiles and nothing that blocks.
+// Each piece has one owner, which ARCHITECTURE.md names. A request reads the
+// configuration, the set of profiles and a profile's state by one atomic load each.
 package daemon

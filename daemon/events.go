@@ -75,21 +75,21 @@ func (h *hub) close() {
 
 // handleEvents streams server-sent events (WHATWG HTML, section 9.2): first
 // one "status" for each profile, then what happens. Bloq-Wait does not end it.
-func (d *Daemon) handleEvents(w http.ResponseWriter, r *http.Request) {
-	events := d.hub.subscribe()
+func (a api) handleEvents(w http.ResponseWriter, r *http.Request) {
+	events := a.hub.subscribe()
 	if events == nil {
 		fail(w, errStopping)
 		return
 	}
-	defer d.hub.unsubscribe(events)
+	defer a.hub.unsubscribe(events)
 	gone := server.Gone(r)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
-	for _, name := range d.names() {
-		status := d.profileStatus(d.profile(name))
-		e := ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: name, Status: &status}
+	for _, p := range a.profiles() {
+		status := a.describe(p.Status())
+		e := ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: p.Name(), Status: &status}
 		if writeEvent(w, out, e) != nil {
 			return
 		}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/store"
@@ -46,7 +47,7 @@ func served(tb testing.TB, access, refresh string) (socket string) {
 	}
 	d, err := New(Options{
 		Listener: l, StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), Store: "memory", Log: zerolog.Nop(),
-		Stores: Stores{Keyring: store.NewKeyring(), File: store.NewFile(dir, store.NewKey(dir, "")), Memory: store.NewMemory()},
+		Stores: profile.Stores{Keyring: store.NewKeyring(), File: store.NewFile(dir, store.NewKey(dir, "")), Memory: store.NewMemory()},
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -61,7 +62,7 @@ func served(tb testing.TB, access, refresh string) (socket string) {
 	})
 	exchange(tb, socket, []byte("GET "+ipc.RouteStatus+" HTTP/1.0\r\n\r\n")) // it serves now
 	url := "http://127.0.0.1:1/"
-	_, problem := d.adopt(ctx, ipc.Adopt{
+	_, problem := api{d}.adopt(ipc.Adopt{
 		Profile: "default", LoginURL: url, TokenURL: url, KeysURL: url, NodesURL: url, Store: "memory",
 		RefreshToken: ipc.Text(refresh), AccessToken: ipc.Text(access), IssuedAt: time.Now(),
 	})

@@ -20,20 +20,20 @@ func (s *seldom) happened(now time.Duration) bool {
 	return (last == 0 || int64(now)-last >= int64(time.Minute)) && s.logged.CompareAndSwap(last, int64(now))
 }
 
-func (d *Daemon) refused(p server.Peer) {
-	if d.refusals.happened(d.clock.Boottime()) {
-		d.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Uint64("times", d.refusals.Load()).Msg("refused a peer of another user")
+func (n narrator) refused(p server.Peer) {
+	if n.told.refusals.happened(n.clock.Boottime()) {
+		n.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Uint64("times", n.told.refusals.Load()).Msg("refused a peer of another user")
 	}
 }
 
-func (d *Daemon) troubled(err error) {
-	if d.troubles.happened(d.clock.Boottime()) {
-		d.log.Warn().Err(err).Uint64("times", d.troubles.Load()).Msg("a connection could not be accepted; going on")
+func (n narrator) troubled(err error) {
+	if n.told.troubles.happened(n.clock.Boottime()) {
+		n.log.Warn().Err(err).Uint64("times", n.told.troubles.Load()).Msg("a connection could not be accepted; going on")
 	}
 }
 
 // panicked logs where a handler panicked. Stacks hold addresses and numbers,
 // no text.
-func (d *Daemon) panicked(what string, stack []byte) {
-	d.log.Error().Str("panic", what).Bytes("stack", stack).Msg("a request ran into a defect; it was answered `internal`")
+func (n narrator) panicked(what string, stack []byte) {
+	n.log.Error().Str("panic", what).Bytes("stack", stack).Msg("a request ran into a defect; it was answered `internal`")
 }

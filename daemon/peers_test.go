@@ -20,7 +20,7 @@ func TestRefusalsAreLoggedOnceAMinute(t *testing.T) {
 		time.Sleep(time.Hour) // the machine has run for some time
 		refuse := func(lines int, what string) {
 			t.Helper()
-			d.refused(server.Peer{PID: 7, UID: 65534})
+			narrator{d}.refused(server.Peer{PID: 7, UID: 65534})
 			if n := strings.Count(log.String(), "\n"); n != lines {
 				t.Errorf("%s: %d lines: %s", what, n, log.String())
 			}
@@ -32,8 +32,8 @@ func TestRefusalsAreLoggedOnceAMinute(t *testing.T) {
 		refuse(1, "within the minute")
 		time.Sleep(time.Second)
 		refuse(2, "after it")
-		if !strings.Contains(log.String(), `"peer_uid":65534,"times":1,`) || !strings.Contains(log.String(), `"times":1002,`) || d.refusals.Load() != 1002 {
-			t.Errorf("%d in all: %s", d.refusals.Load(), log.String())
+		if !strings.Contains(log.String(), `"peer_uid":65534,"times":1,`) || !strings.Contains(log.String(), `"times":1002,`) || d.told.refusals.Load() != 1002 {
+			t.Errorf("%d in all: %s", d.told.refusals.Load(), log.String())
 		}
 	})
 }

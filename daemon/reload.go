@@ -1,124 +1,112 @@
 package daemon
 
 import (
-	"bytes"
-	"context"
+	"cmp"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"bloq-agent/accounts"
+	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
-	"bloq-agent/refresher"
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 
 	"github.com/rs/zerolog"
 )
 
-// reload reads the configuration. A file that is wrong keeps what was in
-// force.
+// A configuration is the file in force, and what became of the last attempt to
+// replace it. Its zero value is that of a daemon which has read none.
+type configuration struct {
+	current  atomic.Pointer[loaded]
+	lastRead []byte // New's, then the Run loop's
+}
+
+type loaded struct {
+	Config
+	at  time.Time // zero while there was no good file yet
+	err error     // why the file as it is now was not taken; nil if it was
+}
+
+func (c *configuration) get() Config {
+	if l := c.current.Load(); l != nil {
+		return l.Config
+	}
+	return Config{}
+}
+
+// ready reports whether there has been a good configuration.
+func (c *configuration) ready() bool {
+	l := c.current.Load()
+	return l != nil && !l.at.IsZero()
+}
+
+// problem is the answer to requests before there was a good configuration.
+func (c *configuration) problem() *ipc.Problem {
+	if c.ready() {
+		return nil
+	}
+	return notTaken(c.current.Load().err)
+}
+
+// notTaken is the answer while there is no configuration in force.
+func notTaken(err error) *ipc.Problem {
+	first, more, _ := strings.Cut(err.Error(), "\n")
+	hint := trusted.Mend(err)
+	if hint == "" || more != "" {
+		hint = "bloq-agent config check"
+	}
+	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: first, Hint: hint}
+}
+
+func (c *configuration) status(path string) ipc.ConfigStatus {
+	l := c.current.Load()
+	s := ipc.ConfigStatus{Path: path, LoadedAt: l.at.UTC()}
+	if l.err != nil {
+		s.Error = l.err.Error()
+	}
+	return s
+}
+
+// reload reads the configuration. A file that is wrong keeps the one in force.
 func (d *Daemon) reload() {
 	c, data, err := LoadConfig(d.options.ConfigPath)
-	d.lastRead = data
-	old := d.config.Load()
+	d.config.lastRead = data
+	first := !d.config.ready()
 	if err != nil {
-		d.config.Store(&configState{Config: old.Config, loaded: old.loaded, err: err})
+		old := d.config.current.Load()
+		if old == nil {
+			old = &loaded{}
+		}
+		d.config.current.Store(&loaded{Config: old.Config, at: old.at, err: err})
 		next := "keeping the one before"
-		if old.loaded.IsZero() {
+		if first {
 			next = "there is none before it, so nothing is served until it is mended"
 		}
 		d.log.Error().Err(err).Msg("configuration not taken; " + next)
 		return
 	}
-	d.config.Store(&configState{Config: c, loaded: time.Now()})
-	d.applyLevel()
-	if !d.running {
-		return
+	d.config.current.Store(&loaded{Config: c, at: time.Now()})
+	applyLevel(d.options.LogLevel, c.LogLevel)
+	if d.server == nil {
+		return // Run has not begun
 	}
 	d.log.Info().Str("path", d.options.ConfigPath).Msg("configuration reloaded")
 	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "reloaded"})
 	d.sinks.Wake()
-	// Beside the loop, because they wait for exchanges under way and the store.
-	if old.loaded.IsZero() {
-		go d.openAll(context.Background())
-		return
+	d.state.allow()
+	if set := d.state.set.Load(); set != nil {
+		set.Configure(d.settings()) // beside the loop: it waits for exchanges and stores
 	}
-	go d.reopen(!bytes.Equal(old.rootsPEM, c.rootsPEM))
 }
 
-// reopen restarts the profiles whose URLs or trust have changed.
-func (d *Daemon) reopen(trust bool) {
-	d.eachProfile(func(p *profile) {
-		s := p.state.Load()
-		endpoints := d.config.Load().endpoints(s.facts)
-		if d.stopping.Load() {
-			return
-		}
-		if !trust && s.endpoints == endpoints {
-			d.tryAgain(s)
-			return
-		}
-		if s.login == nil {
-			d.open(d.ctx, p)
-			return
-		}
-		s.halt()
-		next := &state{facts: s.facts, endpoints: endpoints}
-		if err := d.carryOver(p, s, next); err != nil {
-			if s.refresher.Snapshot().SaveErr != nil {
-				// The only copy of its refresh token is in memory.
-				d.log.Error().Str("profile", p.name).Err(err).Msg("the configuration is not taken for this profile before its refresh token is saved")
-				d.resume(p, s)
-				return
-			}
-			next.problem, next.failed = p.storeProblem(err)
-		}
-		p.set(next)
-		s.wipe()
-		d.tellOpened(p, s, next)
-	})
-}
-
-// tryAgain lets a person who has mended what the endpoint complained of say so by
-// a reload, instead of waiting half an hour.
-func (d *Daemon) tryAgain(s *state) {
-	if s.refresher == nil || s.refresher.Snapshot().Class != refresher.Configuration {
-		return
-	}
-	go func() { // ends with the exchange, or the daemon
-		ctx, cancel := context.WithTimeout(d.ctx, time.Minute)
-		defer cancel()
-		// A wish within a second of a failure gets that failure.
-		soon, stop := d.clock.After(time.Second)
-		defer stop()
-		select {
-		case <-soon:
-		case <-ctx.Done():
-			return
-		}
-		_, _ = s.refresher.Refresh(ctx) // its loop tells what came of it
-	}()
-}
-
-// carryOver starts next with the secrets and the token of s, which has been
-// stopped: the store need not answer for a change of URLs.
-func (d *Daemon) carryOver(p *profile, s, next *state) error {
-	client, err := accounts.New(next.endpoints, d.clientOptions())
-	if err != nil {
-		return err
-	}
-	item := s.login.copyItem()
-	if err := belongs(&item, next.endpoints.Token); err != nil {
-		item.Wipe()
-		return err
-	}
-	d.start(p, next, &login{client: client, store: s.login.store, id: s.facts.ID, item: item}, s.inherit())
-	return nil
-}
-
-func (d *Daemon) applyLevel() {
-	level := d.options.LogLevel
-	if level == "" {
-		level = d.config.Load().LogLevel
-	}
+// applyLevel puts the first level that is not "" in force, else info.
+func applyLevel(levels ...string) {
+	level := cmp.Or(levels...)
 	if l, err := zerolog.ParseLevel(level); err == nil && level != "" {
 		zerolog.SetGlobalLevel(l)
 		return
@@ -126,11 +114,39 @@ func (d *Daemon) applyLevel() {
 	zerolog.SetGlobalLevel(zerolog.InfoLevel)
 }
 
-// endpoints are the URLs of a profile: what its login recorded, overridden by
-// the file.
-func (c Config) endpoints(facts store.Profile) accounts.Endpoints {
-	e := accounts.Endpoints{Login: facts.LoginURL, Token: facts.TokenURL, Keys: facts.KeysURL, Nodes: facts.NodesURL}
-	pc, ok := c.Profiles[facts.Name]
+// settings are what the configuration says of profiles.
+func (d *Daemon) settings() profile.Settings {
+	c := d.config.get()
+	s := profile.Settings{
+		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.endpoints,
+		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.roots}, Trust: string(c.rootsPEM),
+		Restart: restartCommand(os.Getenv),
+	}
+	for _, name := range []string{c.Store, d.options.Store} {
+		if name != "" {
+			s.Store = name
+		}
+	}
+	return s
+}
+
+// restartCommand restarts a daemon that systemd started; "" for one that a person
+// did. systemd.exec(5) names the variables.
+func restartCommand(getenv func(string) string) string {
+	switch {
+	case getenv("INVOCATION_ID") == "":
+		return ""
+	case getenv("MANAGERPID") != "": // of the user's manager
+		return "systemctl --user restart bloq-agent"
+	}
+	return "sudo systemctl restart bloq-agent@" + getenv("USER")
+}
+
+// endpoints are the URLs of a profile: what its login recorded, overridden by the
+// file.
+func (c Config) endpoints(r store.Profile) accounts.Endpoints {
+	e := accounts.Endpoints{Login: r.LoginURL, Token: r.TokenURL, Keys: r.KeysURL, Nodes: r.NodesURL}
+	pc, ok := c.Profiles[r.Name]
 	if !ok {
 		return e
 	}
@@ -141,4 +157,13 @@ func (c Config) endpoints(facts store.Profile) accounts.Endpoints {
 		e = e.Override(accounts.FromAccountsURL(pc.AccountsURL))
 	}
 	return e.Override(pc.Endpoints)
+}
+
+// hosts are the servers that a profile's tokens may be given to: those of the file,
+// else the one of its Nodes API.
+func (c Config) hosts(r store.Profile) dialect.Hosts {
+	if list := c.Profiles[r.Name].Hosts; list != nil {
+		return list
+	}
+	return dialect.HostOf(c.endpoints(r).Nodes)
 }

@@ -7,55 +7,95 @@ import (
 	"net/url"
 	"strings"
 
+	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
-	"bloq-agent/store/trusted"
 )
 
+// set returns the profiles, or why no request can be answered.
+func (a api) set() (*profile.Set, *ipc.Problem) {
+	if problem := a.config.problem(); problem != nil {
+		return nil, problem
+	}
+	return a.state.get()
+}
+
 // asks is resolve for the request that w answers.
-func (d *Daemon) asks(w http.ResponseWriter, name string) (*profile, *ipc.Problem) {
-	p, problem := d.resolve(name)
+func (a api) asks(w http.ResponseWriter, name string) (*profile.Profile, *ipc.Problem) {
+	p, problem := a.resolve(name)
 	if problem == nil {
-		tellProfile(w, p.name)
+		tellProfile(w, p.Name())
 	}
 	return p, problem
 }
 
-// notTaken is the answer while there is no configuration in force.
-func notTaken(err error) *ipc.Problem {
-	first, more, _ := strings.Cut(err.Error(), "\n")
-	hint := trusted.Mend(err)
-	if hint == "" || more != "" {
-		hint = "bloq-agent config check"
+// resolve finds the profile that a request means: the named one, else the only one
+// that exists, else "default". A request that names a host goes to owner instead.
+func (a api) resolve(name string) (*profile.Profile, *ipc.Problem) {
+	set, problem := a.set()
+	if problem != nil {
+		return nil, problem
 	}
-	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: first, Hint: hint}
-}
-
-// resolve finds the profile that a request means: the named one, else the only
-// one there is, else "default".
-func (d *Daemon) resolve(name string) (*profile, *ipc.Problem) {
-	if c := d.config.Load(); c.loaded.IsZero() {
-		return nil, notTaken(c.err)
-	}
-	names := d.names()
+	all := set.Profiles()
 	if name == "" {
 		switch {
-		case len(names) == 1:
-			return d.profile(names[0]), nil
-		case len(names) == 0:
-			return nil, &ipc.Problem{Code: ipc.CodeNeedsLogin, Detail: "nobody has logged in yet", Hint: "bloq-agent login"}
+		case len(all) == 1:
+			return all[0], nil
+		case len(all) == 0:
+			return nil, a.nobody(set)
 		}
 		name = "default"
 	}
-	for _, n := range names {
-		if n == name {
-			return d.profile(n), nil
+	if p, ok := set.Lookup(name); ok {
+		return p, nil
+	}
+	unknown := &ipc.Problem{Code: ipc.CodeUnknownProfile, Detail: fmt.Sprintf("no such profile %q", name), Hint: "bloq-agent status"}
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.Name()
+	}
+	if near := nearest(name, names); near != "" {
+		unknown.Hint = fmt.Sprintf("did you mean %q?", near)
+	}
+	return nil, unknown
+}
+
+// nobody is the answer while there is no profile at all. A home that was mounted
+// after the start hides the profiles that it has, so that is looked for first.
+func (a api) nobody(set *profile.Set) *ipc.Problem {
+	if err := set.Misplaced(); err != nil {
+		return wire(err)
+	}
+	return &ipc.Problem{Code: ipc.CodeNeedsLogin, Detail: "nobody has logged in yet", Hint: "bloq-agent login"}
+}
+
+// owner is the profile whose token q's target may be given, or nil. A profile that
+// is named must have the host. Without a name it is the one that has it; of several
+// it is default, or else the first.
+func (a api) owner(name string, q dialect.Question) (*profile.Profile, *ipc.Problem) {
+	c := a.config.get()
+	if name != "" || q.AllHosts {
+		p, problem := a.resolve(name)
+		if problem != nil || !q.AllHosts && !c.hosts(p.Record()).Allows(q.Target) {
+			return nil, problem
+		}
+		return p, nil
+	}
+	set, problem := a.set()
+	if problem != nil {
+		return nil, problem
+	}
+	var first *profile.Profile
+	for _, p := range set.Profiles() {
+		switch {
+		case !c.hosts(p.Record()).Allows(q.Target):
+		case p.Name() == "default":
+			return p, nil
+		case first == nil:
+			first = p
 		}
 	}
-	p := &ipc.Problem{Code: ipc.CodeUnknownProfile, Detail: fmt.Sprintf("no such profile %q", name), Hint: "bloq-agent status"}
-	if near := nearest(name, names); near != "" {
-		p.Hint = fmt.Sprintf("did you mean %q?", near)
-	}
-	return nil, p
+	return first, nil
 }
 
 // nearest is the name that at most two edits lead to, or "".

@@ -1,41 +1,48 @@
 package daemon
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
-	"strings"
 	"time"
 
 	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
 )
 
+// An api is the daemon as its routes see it.
+type api struct{ *Daemon }
+
 // routes are those of PROTOCOL.md section 2.
 func (d *Daemon) routes() http.Handler {
+	a := api{d}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+ipc.RouteToken, d.handleToken)
-	mux.HandleFunc("GET "+ipc.RouteAuth, d.handleAuth)
-	mux.HandleFunc("POST "+ipc.RouteDialect+"{name}", d.handleDialect)
-	mux.HandleFunc("GET "+ipc.RouteStatus, d.handleStatus)
-	mux.HandleFunc("GET "+ipc.RouteCallers, d.handleCallers)
-	mux.HandleFunc("GET "+ipc.RouteEvents, d.handleEvents)
-	mux.HandleFunc("POST "+ipc.RouteRefresh, d.handleRefresh)
-	mux.HandleFunc("POST "+ipc.RouteRejected, d.handleRejected)
-	mux.HandleFunc("POST "+ipc.RouteAdopt, d.handleAdopt)
-	mux.HandleFunc("POST "+ipc.RouteForget, d.handleForget)
-	mux.HandleFunc("POST "+ipc.RouteLock, d.handleLock)
-	mux.HandleFunc("POST "+ipc.RouteUnlock, d.handleUnlock)
-	mux.HandleFunc("POST "+ipc.RouteProtect, d.handleProtect)
-	mux.HandleFunc("POST "+ipc.RouteStore, d.handleStore)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, badRequest("there is no "+r.Method+" "+r.URL.Path))
-	})
-	return d.audited(mux)
+	for pattern, handle := range map[string]http.HandlerFunc{
+		"GET " + ipc.RouteToken:               a.handleToken,
+		"GET " + ipc.RouteAuth:                a.handleAuth,
+		"POST " + ipc.RouteDialect + "{name}": a.handleDialect,
+		"GET " + ipc.RouteStatus:              a.handleStatus,
+		"GET " + ipc.RouteCallers:             a.handleCallers,
+		"GET " + ipc.RouteEvents:              a.handleEvents,
+		"POST " + ipc.RouteRefresh:            a.handleRefresh,
+		"POST " + ipc.RouteRejected:           a.handleRejected,
+		"POST " + ipc.RouteAdopt:              a.handleAdopt,
+		"POST " + ipc.RouteForget:             a.handleForget,
+		"POST " + ipc.RouteLock:               a.handleLock,
+		"POST " + ipc.RouteUnlock:             a.handleUnlock,
+		"POST " + ipc.RouteProtect:            a.handleProtect,
+		"POST " + ipc.RouteStore:              a.handleStore,
+		"/":                                   noRoute,
+	} {
+		mux.HandleFunc(pattern, handle)
+	}
+	return narrator{d}.audited(mux)
+}
+
+func noRoute(w http.ResponseWriter, r *http.Request) {
+	fail(w, badRequest("there is no "+r.Method+" "+r.URL.Path))
 }
 
 // query is what a request for a token may say.
@@ -72,46 +79,31 @@ func parseQuery(r *http.Request) (query, *ipc.Problem) {
 	return q, nil
 }
 
-// answerToken finds the token that r asks for.
-func (d *Daemon) answerToken(w http.ResponseWriter, r *http.Request, q query) (dialect.Token, *ipc.Problem) {
-	p, problem := d.asks(w, q.profile)
+// find returns the token that q asks for.
+func (a api) find(w http.ResponseWriter, r *http.Request, q query) (dialect.Token, *ipc.Problem) {
+	p, problem := a.asks(w, q.profile)
 	if problem != nil {
 		return dialect.Token{}, problem
 	}
 	if q.account {
-		return d.accountToken(r, p)
+		secret, expiry, err := p.AccountToken(r.Context())
+		return dialect.Token{Profile: p.Name(), Value: secret.Reveal(), Expiry: expiry, Generation: p.Generation()}, wire(err)
 	}
-	t, problem := d.token(r.Context(), p, q.minTTL)
-	if problem != nil {
-		return dialect.Token{}, problem
-	}
+	t, err := p.Token(r.Context(), q.minTTL)
 	return dialect.Token{
-		Profile: p.name, Value: t.Value, IssuedAt: t.IssuedAt, Expiry: t.Expiry, RefreshAt: t.RefreshAt,
+		Profile: p.Name(), Value: t.Value, IssuedAt: t.IssuedAt, Expiry: t.Expiry, RefreshAt: t.RefreshAt,
 		Generation: t.Generation, Stale: t.Stale,
-	}, nil
+	}, wire(err)
 }
 
-func (d *Daemon) accountToken(r *http.Request, p *profile) (dialect.Token, *ipc.Problem) {
-	s := d.recovered(r.Context(), p)
-	if s.problem != nil {
-		return dialect.Token{}, s.problem
-	}
-	now := time.Now()
-	secret, expiry, ok := s.login.accountToken(now)
-	if !ok {
-		return dialect.Token{}, p.needsLogin("no account token: it lasts 12 hours from a login with a password")
-	}
-	return dialect.Token{Profile: p.name, Value: secret.Reveal(), Expiry: expiry, Generation: p.generation.Load()}, nil
-}
-
-// asked is the token that r asks for. If there is none it has answered already.
-func (d *Daemon) asked(w http.ResponseWriter, r *http.Request) (dialect.Token, bool) {
+// asked returns the token that r asks for. If there is none it has answered.
+func (a api) asked(w http.ResponseWriter, r *http.Request) (dialect.Token, bool) {
 	q, problem := parseQuery(r)
 	if problem != nil {
 		fail(w, problem)
 		return dialect.Token{}, false
 	}
-	t, problem := d.answerToken(w, r, q)
+	t, problem := a.find(w, r, q)
 	if problem != nil {
 		fail(w, problem)
 		return dialect.Token{}, false
@@ -120,106 +112,55 @@ func (d *Daemon) asked(w http.ResponseWriter, r *http.Request) (dialect.Token, b
 	return t, true
 }
 
-func (d *Daemon) handleToken(w http.ResponseWriter, r *http.Request) {
-	if t, ok := d.asked(w, r); ok {
+func (a api) handleToken(w http.ResponseWriter, r *http.Request) {
+	if t, ok := a.asked(w, r); ok {
 		defer clear(t.Value)
 		server.JSON(w, http.StatusOK, t.Answer())
 	}
 }
 
 // handleAuth serves nginx's auth_request, which passes response headers on.
-func (d *Daemon) handleAuth(w http.ResponseWriter, r *http.Request) {
-	if t, ok := d.asked(w, r); ok {
+func (a api) handleAuth(w http.ResponseWriter, r *http.Request) {
+	if t, ok := a.asked(w, r); ok {
 		defer clear(t.Value)
 		w.Header().Set("Authorization", "Bearer "+string(t.Value))
 		server.Reply(w, http.StatusNoContent, "", nil)
 	}
 }
 
-func (d *Daemon) handleRefresh(w http.ResponseWriter, r *http.Request) {
+// handleRefresh replaces the access token now (PROTOCOL.md section 2.7).
+func (a api) handleRefresh(w http.ResponseWriter, r *http.Request) {
 	var body ipc.Named
-	if err := decode(r, &body); err != nil {
-		fail(w, badRequest(err.Error()))
-		return
+	problem := decode(r, &body)
+	var p *profile.Profile
+	if problem == nil {
+		p, problem = a.asks(w, body.Profile)
 	}
-	p, problem := d.asks(w, body.Profile)
+	if problem == nil {
+		problem = wire(p.Refresh(r.Context()))
+	}
 	if problem != nil {
 		fail(w, problem)
 		return
 	}
-	s := d.recovered(r.Context(), p)
-	if s.problem != nil {
-		fail(w, s.problem)
+	server.JSON(w, http.StatusOK, a.describe(p.Status()))
+}
+
+// handleRejected takes a caller's word that the API has refused a token.
+func (a api) handleRejected(w http.ResponseWriter, r *http.Request) {
+	var body ipc.Rejected
+	problem := decode(r, &body)
+	defer clear(body.Token)
+	var p *profile.Profile
+	if problem == nil {
+		p, problem = a.asks(w, body.Profile)
+	}
+	if problem == nil && len(body.Token) == 0 {
+		problem = badRequest("token is missing")
+	}
+	if problem != nil {
+		fail(w, problem)
 		return
 	}
-	snapshot, err := s.refresher.Refresh(r.Context())
-	switch {
-	case err != nil:
-		fail(w, &ipc.Problem{Code: ipc.CodeUnavailable, Detail: p.name + ": the token endpoint has not answered yet", Hint: "bloq-agent status"})
-	case snapshot.Class != refresher.None:
-		fail(w, p.problem(&refresher.Error{Class: snapshot.Class, Next: snapshot.NextAttempt(), Err: snapshot.Err}))
-	default:
-		server.JSON(w, http.StatusOK, d.profileStatus(p))
-	}
-}
-
-// decode reads a JSON body strictly: an unknown member is a newer client's
-// wish, and must not be dropped in silence. It is not a json.Decoder, which
-// would keep a copy of the body, secrets included.
-func decode(r *http.Request, v any) error {
-	body := server.Body(r)
-	var members map[string]skipped
-	if err := json.Unmarshal(body, &members); err != nil {
-		return errors.New("body is not the JSON that this route takes")
-	}
-	for name := range members {
-		if !hasMember(v, name) {
-			return fmt.Errorf("body: unknown field %q", name)
-		}
-	}
-	err := json.Unmarshal(body, v)
-	// The library's text quotes the value, which may be a secret.
-	var typed *json.UnmarshalTypeError
-	if errors.As(err, &typed) {
-		return fmt.Errorf("body: %s must be a %s", typed.Field, typed.Type)
-	}
-	if err != nil {
-		return errors.New("body is not the JSON that this route takes")
-	}
-	return nil
-}
-
-// A skipped is a value that nobody looks at.
-type skipped struct{}
-
-func (*skipped) UnmarshalJSON([]byte) error { return nil }
-
-// hasMember reports whether the struct that v points to has a field for name.
-func hasMember(v any, name string) bool {
-	t := reflect.TypeOf(v).Elem()
-	for i := range t.NumField() {
-		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if strings.EqualFold(tag, name) { // as the library does
-			return true
-		}
-	}
-	return false
-}
-
-func badRequest(detail string) *ipc.Problem {
-	return &ipc.Problem{Code: ipc.CodeBadRequest, Detail: detail}
-}
-
-func fail(w http.ResponseWriter, p *ipc.Problem) {
-	abortIfStopping(p)
-	tellCode(w, p)
-	server.Problem(w, *p)
-}
-
-// abortIfStopping breaks the connection without a byte, which makes a client
-// ask again: the next daemon may be there by then.
-func abortIfStopping(p *ipc.Problem) {
-	if p == errStopping {
-		panic(http.ErrAbortHandler)
-	}
+	server.JSON(w, http.StatusOK, ipc.RejectedAnswer{Profile: p.Name(), Checked: p.Reject(body.Token)})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/ipc"
 	"bloq-agent/store"
@@ -25,21 +26,24 @@ import (
 // sinksRecord is where a keeper notes which token files are ours.
 func sinksRecord(stateDir string) string { return filepath.Join(stateDir, "sinks.json") }
 
-// startSinks begins to keep token files in step with the tokens. What it returns
+// tokenFiles keep the files of the configured sinks in step with the tokens.
+type tokenFiles struct{ *Daemon }
+
+// start begins to keep token files in step with the tokens. What it returns
 // stops that.
-func (d *Daemon) startSinks() (stop func()) {
-	return d.sinks.Start(sink.Options{
-		Record: sinksRecord(d.options.StateDir),
+func (t tokenFiles) start() (stop func()) {
+	return t.sinks.Start(sink.Options{
+		Record: sinksRecord(t.options.StateDir),
 		Save:   store.WriteFile,
 		Wanted: func() ([]sink.Sink, bool) {
-			config := d.config.Load()
-			return config.sinks(), !config.loaded.IsZero()
+			config := t.config.get()
+			return config.sinks(), t.config.ready()
 		},
-		Content: d.sinkContent,
-		Forbidden: append(ownDirs(os.Getenv), d.options.StateDir,
-			filepath.Dir(d.options.ConfigPath), filepath.Dir(d.options.Listener.Addr().String())),
-		Explain: d.explainSink,
-		On:      d.tellSink,
+		Content: t.content,
+		Forbidden: append(ownDirs(os.Getenv), t.options.StateDir,
+			filepath.Dir(t.options.ConfigPath), filepath.Dir(t.options.Listener.Addr().String())),
+		Explain: t.explain,
+		On:      t.tell,
 	})
 }
 
@@ -68,29 +72,29 @@ func CheckSinks(c Config, getenv func(string) string) error {
 	return errors.Join(all...)
 }
 
-// sinkContent is what the file of s should hold. It is of the moment: whoever
+// content is what the file of s should hold. It is of the moment: whoever
 // changes that wakes the keeper afterwards.
-func (d *Daemon) sinkContent(s sink.Sink) sink.Content {
-	state := d.profile(s.Profile).state.Load()
-	if d.locked.Load() || state.facts.Store == "" {
+func (t tokenFiles) content(s sink.Sink) sink.Content {
+	set := t.state.set.Load()
+	if set == nil {
+		return sink.Content{Action: sink.Keep}
+	}
+	p, known := set.Lookup(s.Profile)
+	if set.Locked() || !known || p.Record().Store == "" {
 		return sink.Content{Action: sink.Remove}
 	}
-	t, ok := state.sinkToken()
+	token, ok := sinkToken(p)
 	if !ok || s.Format == "" { // of no configured sink
 		return sink.Content{Action: sink.Keep}
 	}
-	defer clear(t.Value)
-	t.Profile = s.Profile
-	return sink.Content{Action: sink.Write, Data: sinkFormats[s.Format](t), Generation: t.Generation}
+	defer clear(token.Value)
+	return sink.Content{Action: sink.Write, Data: sinkFormats[s.Format](token), Generation: token.Generation}
 }
 
-// sinkToken is the valid access token of s, if there is one.
-func (s *state) sinkToken() (dialect.Token, bool) {
-	if s.problem != nil {
-		return dialect.Token{}, false
-	}
-	snapshot := s.refresher.Snapshot()
-	if !snapshot.Valid() {
+// sinkToken is the valid access token of p, if there is one.
+func sinkToken(p *profile.Profile) (dialect.Token, bool) {
+	snapshot := p.Status().Snapshot
+	if snapshot == nil || !snapshot.Valid() {
 		return dialect.Token{}, false
 	}
 	grant := snapshot.Grant()
@@ -98,7 +102,7 @@ func (s *state) sinkToken() (dialect.Token, bool) {
 		return dialect.Token{}, false // wiped while we looked
 	}
 	return dialect.Token{
-		Value: grant.AccessToken, IssuedAt: snapshot.IssuedAt(), Expiry: snapshot.Expiry(),
+		Profile: p.Name(), Value: grant.AccessToken, IssuedAt: snapshot.IssuedAt(), Expiry: snapshot.Expiry(),
 		RefreshAt: snapshot.NextAttempt(), Generation: snapshot.Generation,
 	}, true
 }
@@ -131,13 +135,13 @@ var sinkLevels = map[string]zerolog.Level{
 	sink.CommandEnded: zerolog.DebugLevel,
 }
 
-// tellSink tells the log and watchers what the keeper has done.
-func (d *Daemon) tellSink(e sink.Event) {
+// tell tells the log and watchers what the keeper has done.
+func (t tokenFiles) tell(e sink.Event) {
 	level := sinkLevels[e.What]
 	if e.What == sink.CommandEnded && e.News && e.Err != nil {
 		level = zerolog.WarnLevel
 	}
-	line := d.log.WithLevel(level)
+	line := t.log.WithLevel(level)
 	for _, field := range [][2]string{{"profile", e.Profile}, {"path", e.Path}, {"output", e.Output}} {
 		if field[1] != "" {
 			line = line.Str(field[0], field[1])
@@ -150,15 +154,14 @@ func (d *Daemon) tellSink(e sink.Event) {
 		line = line.Str("error", advice(e.Path, e.Err))
 	}
 	line.Msg(e.What)
-	if e.News && len(d.sinks.Status(e.Profile)) > 0 {
-		status := d.profileStatus(d.profile(e.Profile))
-		d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: e.Profile, Status: &status})
+	if e.News && len(t.sinks.Status(e.Profile)) > 0 {
+		t.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: e.Profile, Status: t.statusOf(e.Profile)})
 	}
 }
 
-func (d *Daemon) explainSink(path string, err error) error {
+func (t tokenFiles) explain(path string, err error) error {
 	// EPERM is not Landlock's: the file cannot be changed, by chattr perhaps.
-	if errors.Is(err, syscall.EACCES) && d.needsRestart(filepath.Dir(path)) {
+	if errors.Is(err, syscall.EACCES) && t.needsRestart(filepath.Dir(path)) {
 		return fmt.Errorf("%w: the daemon may write in the directories that it started with; restart it", err)
 	}
 	return err
@@ -175,10 +178,10 @@ func advice(path string, err error) string {
 	return err.Error()
 }
 
-// sinkStatus is the status of a profile's sinks.
-func (d *Daemon) sinkStatus(profile string) []ipc.SinkStatus {
+// status is the status of a profile's sinks.
+func (t tokenFiles) status(profile string) []ipc.SinkStatus {
 	var list []ipc.SinkStatus
-	for _, s := range d.sinks.Status(profile) {
+	for _, s := range t.sinks.Status(profile) {
 		out := ipc.SinkStatus{Path: s.Path, Format: s.Format, WrittenAt: s.Written.UTC()}
 		switch {
 		case s.Err != nil:
@@ -193,24 +196,24 @@ func (d *Daemon) sinkStatus(profile string) []ipc.SinkStatus {
 
 // dropped are the token files that should be gone, and that no configured sink
 // names.
-func (d *Daemon) dropped() []ipc.SinkStatus {
+func (t tokenFiles) dropped() []ipc.SinkStatus {
 	var list []ipc.SinkStatus
-	for _, f := range d.sinks.Dropped() {
+	for _, f := range t.sinks.Dropped() {
 		list = append(list, ipc.SinkStatus{Path: f.Path, Error: advice(f.Path, f.Err)})
 	}
 	return list
 }
 
-// settleSinks waits until the token files of profile, or all, are as they should
+// settle waits until the token files of profile, or all, are as they should
 // be, and returns those that should be gone.
-func (d *Daemon) settleSinks(profile string) []sink.Unremoved {
+func (t tokenFiles) settle(profile string) []sink.Unremoved {
 	ctx, cancel := context.WithTimeout(context.Background(), sink.Patience)
 	defer cancel()
-	return d.sinks.Settle(ctx, profile)
+	return t.sinks.Settle(ctx, profile)
 }
 
 // unremoved says which token files are left, after what was done all the same.
-func (d *Daemon) unremoved(done string, all []sink.Unremoved) *ipc.Problem {
+func (t tokenFiles) unremoved(done string, all []sink.Unremoved) *ipc.Problem {
 	if len(all) == 0 {
 		return nil
 	}
@@ -237,7 +240,7 @@ func (d *Daemon) unremoved(done string, all []sink.Unremoved) *ipc.Problem {
 		if len(waiting) > 1 {
 			it = "they are removed when the disk is back"
 		}
-		if c := d.confined.Load(); away && c != nil && c.dirs != nil { // which is another place to it
+		if c := t.confined.Load(); away && c != nil && c.dirs != nil { // which is another place to it
 			it += " and the daemon has been restarted"
 		}
 		waiting = append(waiting, it)
@@ -245,7 +248,7 @@ func (d *Daemon) unremoved(done string, all []sink.Unremoved) *ipc.Problem {
 	if len(remove) > 0 {
 		problem.Hint = "rm " + strings.Join(remove, " ")
 	}
-	if err := d.sinks.Unread(); err != nil {
+	if err := t.sinks.Unread(); err != nil {
 		theirs = append(theirs, "the list of the token files that bloq-agent wrote could not be read ("+err.Error()+")")
 	}
 	problem.Detail = done + ", but " + strings.Join(append(waiting, theirs...), "; ")

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,81 +9,107 @@ import (
 	"strings"
 	"time"
 
-	"bloq-agent/accounts"
-	"bloq-agent/daemon/systemd"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
-	"bloq-agent/store/failpoint"
 )
 
-func (d *Daemon) handleStatus(w http.ResponseWriter, r *http.Request) {
-	config := d.config.Load()
+func (a api) handleStatus(w http.ResponseWriter, r *http.Request) {
 	s := ipc.Status{
-		Version: d.options.Version, PID: os.Getpid(), StartedAt: d.started.UTC(), Locked: d.locked.Load(),
-		Config:     ipc.ConfigStatus{Path: d.options.ConfigPath, LoadedAt: config.loaded.UTC()},
-		TokensKept: d.tokens.State(), Profiles: []ipc.ProfileStatus{}, Hardening: d.hardening(),
-		Unremoved: d.dropped(),
+		Version: a.options.Version, PID: os.Getpid(), StartedAt: a.started.UTC(),
+		Config: a.config.status(a.options.ConfigPath), TokensKept: a.tokens.State(), Profiles: []ipc.ProfileStatus{}, Hardening: a.hardening(),
+		Unremoved: tokenFiles{a.Daemon}.dropped(),
 	}
-	if config.err != nil {
-		s.Config.Error = config.err.Error()
+	set, problem := a.state.get()
+	if problem != nil {
+		if s.Config.Error == "" {
+			s.Config.Error = problem.Detail
+		}
+		server.JSON(w, http.StatusOK, s)
+		return
 	}
-	names := d.names()
+	s.Locked = set.Locked()
+	shown := set.Profiles()
 	if name := r.URL.Query().Get("profile"); name != "" {
-		p, problem := d.asks(w, name)
+		p, problem := a.asks(w, name)
 		if problem != nil {
 			fail(w, problem)
 			return
 		}
-		names = []string{p.name}
+		shown = []*profile.Profile{p}
 	}
-	for _, name := range names {
-		s.Profiles = append(s.Profiles, d.profileStatus(d.profile(name)))
+	for _, p := range shown {
+		s.Profiles = append(s.Profiles, a.describe(p.Status()))
 	}
 	server.JSON(w, http.StatusOK, s)
 }
 
-// profileStatus describes p. It never asks the store or the endpoint.
-func (d *Daemon) profileStatus(p *profile) ipc.ProfileStatus {
-	return p.state.Load().describe(d, p.name, time.Now())
+// statusOf describes the profile called name; nil if there is none.
+func (d *Daemon) statusOf(name string) *ipc.ProfileStatus {
+	for _, p := range d.profiles() {
+		if p.Name() == name {
+			s := d.describe(p.Status())
+			return &s
+		}
+	}
+	return nil
 }
 
-func (s *state) describe(d *Daemon, name string, now time.Time) ipc.ProfileStatus {
-	f := d.facts(name)
+// describe is s as the socket tells it. It asks neither a store nor the endpoint,
+// and touches no disk (invariant 1 of package profile).
+func (d *Daemon) describe(s profile.Status) ipc.ProfileStatus {
+	r, e := s.Record, s.Endpoints
 	out := ipc.ProfileStatus{
-		Profile: name, Environment: f.Environment, Store: f.Store, ClientID: f.ClientID,
-		TokenURL: s.endpoints.Token, LoginURL: s.endpoints.Login, KeysURL: s.endpoints.Keys, NodesURL: s.endpoints.Nodes,
-		RefreshExpiry: f.RefreshExpiry.UTC(), Pending: pendingIDs(f), StoreNote: d.options.Stores.note(f.Store),
-		Hosts: d.hosts(name).Origins(),
-		Sinks: d.sinkStatus(name),
+		Profile: s.Name, Environment: r.Environment, Store: r.Store, ClientID: r.ClientID,
+		TokenURL: e.Token, LoginURL: e.Login, KeysURL: e.Keys, NodesURL: e.Nodes,
+		RefreshExpiry: r.RefreshExpiry.UTC(), Pending: pendingIDs(r), StoreNote: storeNote(d.options.Stores, r.Store),
+		Hosts: d.config.get().hosts(r).Origins(),
+		Sinks: tokenFiles{d}.status(s.Name),
 	}
-	if elsewhere(f) && f.Store != "" {
-		out.Warning = "a copy of the login is left in the " + f.Leftover + "; it is deleted as soon as that can be had"
-	}
-	if s.problem != nil {
-		out.State, out.LastError, out.Hint = stateOf(s.problem.Code), s.problem.Detail, s.problem.Hint
-		if out.Hint == "bloq-agent status" { // this is it
-			out.Hint = ""
-		}
-		if t, ok := d.keptToken(d.profile(name), s); ok {
-			out.Generation, out.IssuedAt, out.ExpiresAt = t.Generation, t.IssuedAt.UTC(), t.Expiry.UTC()
-			clear(t.Value)
+	out.Warning = warning(s)
+	if s.Problem == nil {
+		describeToken(&out, s.Snapshot)
+		out.ClockSkew = int64(s.Skew / time.Second)
+		out.AccountExpiry = s.AccountExpiry.UTC()
+		if out.State == ipc.StateNeedsLogin || out.State == ipc.StateConfiguration {
+			out.Hint = wire(s.TokenProblem).Hint
 		}
 		return out
 	}
-	describeToken(&out, s.refresher.Snapshot())
-	out.ClockSkew = int64(time.Duration(s.login.skew.Load()) / time.Second)
-	if _, expiry, ok := s.login.accountToken(now); ok {
-		out.AccountExpiry = expiry.UTC()
+	problem := wire(s.Problem)
+	out.State, out.LastError, out.Hint = stateOf(problem.Code), problem.Detail, problem.Hint
+	if out.Hint == "bloq-agent status" { // this is it
+		out.Hint = ""
 	}
-	switch out.State {
-	case ipc.StateNeedsLogin:
-		out.Hint = "bloq-agent login --profile " + name
-	case ipc.StateConfiguration:
-		out.Hint = configurationHint(s.refresher.Snapshot().Err, name)
+	if k := s.Kept; k != nil {
+		out.Generation, out.IssuedAt, out.ExpiresAt = k.Generation, k.IssuedAt.UTC(), k.Expiry.UTC()
 	}
 	return out
+}
+
+// warning says where else a copy of the login is.
+func warning(s profile.Status) string {
+	var parts []string
+	if len(s.Copies) > 0 {
+		parts = append(parts, "a copy of the login is left in the "+strings.Join(s.Copies, " and the ")+"; it is deleted as soon as that can be had")
+	}
+	if s.HeldInMemory {
+		parts = append(parts, "its refresh token stays in memory, because nothing else has it (bloq-agent lock --force drops it)")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// storeNote is a sentence on what a store protects, where that is not plain.
+func storeNote(s profile.Stores, name string) string {
+	switch {
+	case name == "memory":
+		return "it forgets everything when the daemon ends"
+	case store.Place(name) == "file":
+		return s.File.Key().Describe()
+	}
+	return ""
 }
 
 func describeToken(out *ipc.ProfileStatus, t *refresher.Snapshot) {
@@ -128,141 +153,12 @@ func stateOf(c ipc.Code) string {
 	return ipc.StateUnavailable
 }
 
-func (d *Daemon) notifyStatus() { systemd.Status(d.statusLine()) }
-
-// statusLine is the line that `systemctl --user status` shows.
-func (d *Daemon) statusLine() string {
-	names := d.names()
-	if len(names) == 0 {
-		return "no profile yet; bloq-agent login"
-	}
-	parts := make([]string, 0, len(names))
-	for _, name := range names {
-		s := d.profileStatus(d.profile(name))
-		part := fmt.Sprintf("%s: %s", name, s.State)
-		if problem := d.profile(name).state.Load().problem; problem != nil {
-			part = problem.Detail // it begins with the profile's name
-		}
-		if !s.NextRefresh.IsZero() {
-			part += ", next refresh " + s.NextRefresh.Local().Format(time.TimeOnly)
-		}
-		parts = append(parts, part)
-	}
-	return ipc.Visible(strings.Join(parts, "; ")) // a line of its own would be another word to systemd
-}
-
-func pendingIDs(f store.Profile) []string {
+func pendingIDs(r store.Profile) []string {
 	var ids []string
-	for _, k := range f.Pending {
+	for _, k := range r.Pending {
 		ids = append(ids, k.ClientID)
 	}
 	return ids
-}
-
-// observe tells people and watchers what a refresher has published.
-func (d *Daemon) observe(p *profile, s *state, previous, current *refresher.Snapshot) {
-	p.generation.Store(current.Generation)
-	if current.Class == refresher.None && current.SaveErr == nil {
-		failpoint.Hit("after the publication")
-		s.login.intent.done()
-	}
-	if previous == nil || previous.Generation != current.Generation {
-		d.tokens.Changed()
-	}
-	now := time.Now()
-	e := d.log.Info()
-	name := "refreshed"
-	onlySave := previous != nil && previous.Exchanges == current.Exchanges
-	switch {
-	case current.Hinted:
-		name, e = "status", d.log.Debug()
-	case onlySave && current.SaveErr != nil:
-		name, e = "not saved", d.log.Warn()
-	case onlySave:
-		name = "saved"
-	case current.Class == refresher.NeedsLogin || current.Class == refresher.Configuration:
-		name, e = current.Class.String(), d.log.Error()
-	case untrusted(current.Err):
-		// It is tried again like any outage, and may be no more than a hotel's
-		// network; but it may be somebody between us and Bloq.
-		name, e = "refresh failed", d.log.Error()
-	case current.Class != refresher.None:
-		name, e = "refresh failed", d.log.Warn()
-	case previous != nil && previous.Class != refresher.None:
-		name = "recovered"
-	}
-	e = e.Str("profile", p.name).Uint64("gen", current.Generation)
-	if current.Err != nil {
-		e = e.Int("attempt", current.Failures).AnErr("err", current.Err)
-	}
-	if current.SaveErr != nil {
-		e = e.AnErr("save_err", current.SaveErr)
-	}
-	if current.Valid() {
-		e = e.Time("expiry", current.Expiry())
-	}
-	if wait := current.NextAttempt().Sub(now); wait > 0 {
-		e = e.Str("retry_in", wait.Round(time.Millisecond).String())
-	}
-	e.Msg(name)
-	status := s.describe(d, p.name, now)
-	d.hub.publish(ipc.Event{Time: now.UTC(), Event: name, Profile: p.name, Status: &status})
-	d.sinks.Wake()
-	d.warnOfEnd(p, status, now)
-	d.warnOfSkew(p, status)
-	d.notifyStatus()
-}
-
-// skewNoted is the difference of clocks, in seconds, that is spoken of. Tokens
-// are served by durations, so it breaks nothing here; but the API judges by its
-// own clock, and so does TLS.
-const skewNoted = 30
-
-// warnOfSkew says it once, until the clocks agree again.
-func (d *Daemon) warnOfSkew(p *profile, s ipc.ProfileStatus) {
-	off := max(s.ClockSkew, -s.ClockSkew) > skewNoted
-	if told := p.skewed.Swap(off); !off || told {
-		return
-	}
-	d.log.Warn().Str("profile", p.name).Int64("clock_skew_seconds", s.ClockSkew).
-		Msg("the clock of the endpoint and the one of this machine differ")
-}
-
-// untrusted reports whether err says that the endpoint's certificate, or the user
-// that it runs as, was not accepted.
-func untrusted(err error) bool {
-	var e *accounts.Error
-	return errors.As(err, &e) && e.Untrusted
-}
-
-// warnDays are how long before its end a login is spoken of.
-var warnDays = []int64{1, 7, 14, 30}
-
-// warnOfEnd says, once for each of warnDays, that the refresh token ends. It is
-// called at every refresh, which is often enough.
-func (d *Daemon) warnOfEnd(p *profile, s ipc.ProfileStatus, now time.Time) {
-	day := endWarning(s.RefreshExpiry, now)
-	if told := p.warned.Swap(day); day == 0 || told != 0 && told <= day {
-		return
-	}
-	left := s.RefreshExpiry.Sub(now)
-	d.log.Warn().Str("profile", p.name).Time("login_ends", s.RefreshExpiry).
-		Msgf("the login ends in %d days; bloq-agent login --profile %s", int(left.Hours()/24), p.name)
-	d.hub.publish(ipc.Event{Time: now.UTC(), Event: "login ends", Profile: p.name, Status: &s})
-}
-
-// endWarning is the smallest of warnDays that a login which ends at end is
-// within, or 0.
-func endWarning(end, now time.Time) int64 {
-	if end.IsZero() {
-		return 0
-	}
-	for _, day := range warnDays {
-		if end.Sub(now) <= time.Duration(day)*24*time.Hour {
-			return day
-		}
-	}
-	return 0
 }
 
 // answers asks the socket for the status, as any caller would. A daemon that runs

@@ -10,7 +10,11 @@ import (
 	"unicode/utf8"
 
 	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
+	"bloq-agent/store"
+
+	"github.com/rs/zerolog"
 )
 
 // poison is what no terminal may be sent as it is, with a line that systemd would
@@ -63,8 +67,17 @@ func TestNothingFromOutsideMovesTheCursor(t *testing.T) {
 
 // systemd reads a notification line by line, and believes each.
 func TestAStatusIsOneLineToSystemd(t *testing.T) {
-	d := newDaemon(t)
-	d.config.Store(&configState{Config: Config{Profiles: map[string]ProfileConfig{"work": {}}}})
-	d.profile("work").set(&state{problem: &ipc.Problem{Code: ipc.CodeUnavailable, Detail: "work: " + poison}})
+	dir := t.TempDir()
+	records, err := store.OpenProfiles(dir)
+	do(t, err)
+	do(t, records.Put(store.Profile{Name: "work", ID: store.NewID(), Store: poison}))
+	do(t, records.Close())
+	d, err := New(Options{
+		StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), Log: zerolog.Nop(),
+		Stores: profile.Stores{Memory: store.NewMemory(), File: store.NewFile(dir, store.NewKey(dir, ""))},
+	})
+	do(t, err)
+	t.Cleanup(d.Close)
+	d.state.start(true)
 	oneLine(t, "status", d.statusLine())
 }

@@ -102,7 +102,7 @@ func (d *Daemon) reloadChanged() {
 	if err == nil && len(data) == 0 {
 		return // truncated, and about to be written
 	}
-	if bytes.Equal(data, d.lastRead) && (err == nil || os.IsNotExist(err)) {
+	if bytes.Equal(data, d.config.lastRead) && (err == nil || os.IsNotExist(err)) {
 		return // some other file of the directory
 	}
 	d.reload()
@@ -116,7 +116,7 @@ const recheckPause = 5 * time.Second
 // if it is not refused.
 func (d *Daemon) recheck() <-chan time.Time {
 	var refused *trusted.Error
-	if !errors.As(d.config.Load().err, &refused) {
+	if !errors.As(d.config.current.Load().err, &refused) {
 		return nil
 	}
 	return time.After(recheckPause)
@@ -125,7 +125,7 @@ func (d *Daemon) recheck() <-chan time.Time {
 // reloadMended is reload, unless what is wrong is what was wrong before.
 func (d *Daemon) reloadMended() {
 	_, _, err := LoadConfig(d.options.ConfigPath)
-	if before := d.config.Load().err; err != nil && before != nil && err.Error() == before.Error() {
+	if before := d.config.current.Load().err; err != nil && before != nil && err.Error() == before.Error() {
 		return
 	}
 	d.reload()

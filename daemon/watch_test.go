@@ -61,27 +61,26 @@ func TestAnEmptyFileIsASaveInProgress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.toml")
 	do(t, os.WriteFile(path, []byte("store = \"memory\"\n"), 0o600))
 	d := &Daemon{options: Options{ConfigPath: path}, log: zerolog.Nop()}
-	d.config.Store(&configState{})
 	d.reload()
 	do(t, os.WriteFile(path, nil, 0o600))
 	d.reloadChanged()
-	if got := d.config.Load().Store; got != "memory" {
+	if got := d.config.get().Store; got != "memory" {
 		t.Errorf("store %q after an empty file", got)
 	}
-	loaded := d.config.Load().loaded
+	loaded := d.config.current.Load().at
 	do(t, os.WriteFile(path, []byte("store = \"memory\"\n"), 0o600))
 	d.reloadChanged()
-	if d.config.Load().loaded != loaded {
+	if d.config.current.Load().at != loaded {
 		t.Error("the same file was loaded again")
 	}
 	do(t, os.WriteFile(path, []byte("store = \"keyring\"\n"), 0o600))
 	d.reloadChanged()
-	if got := d.config.Load().Store; got != "keyring" {
+	if got := d.config.get().Store; got != "keyring" {
 		t.Errorf("store %q", got)
 	}
 	do(t, os.Remove(path))
 	d.reloadChanged()
-	if got := d.config.Load().Store; got != "" {
+	if got := d.config.get().Store; got != "" {
 		t.Errorf("store %q without a file", got)
 	}
 }

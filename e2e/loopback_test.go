@@ -96,7 +96,7 @@ func TestALoopbackPortOfAnotherUserGetsNothing(t *testing.T) {
 				{"add", "--accounts-url", w.url, "--client-id", "some-id", "--client-secret-stdin"},
 				{"keys", "list"},
 				{"keys", "create"},
-				{"logout", "--delete-keys"},
+				{"keys", "delete", "some-id"},
 			} {
 				r := w.run(w.pass+"\n", "bloq-agent", args...)
 				if r.code != ipc.ExitUnavailable || !strings.Contains(r.stderr, says) {

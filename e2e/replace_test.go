@@ -77,19 +77,17 @@ func TestALoginThatCannotBeRecordedChangesNothing(t *testing.T) {
 	w.login()
 	token := w.must("", "bloq-token").stdout
 	id := w.status().ClientID
-	state := w.dir + "/state/bloq-agent"
-	if err := os.Rename(state, state+".away"); err != nil {
-		t.Fatal(err)
-	}
+	record := w.dir + "/state/bloq-agent/profiles.json"
+	must(t, os.Rename(record, record+".away"))
+	must(t, os.Mkdir(record, 0o700)) // no file can take its place
 	secret := w.must("", "bloq-agent", "keys", "create").stdout
 	fields := strings.Fields(secret)
 	newID, newSecret := fields[2], fields[len(fields)-1]
 	w.secrets.add("client secret", newSecret)
 	r := w.run(newSecret, "bloq-agent", "add", "--accounts-url", w.url, "--client-id", newID, "--client-secret-stdin")
 	w.wants(r, 1, "recording the profile", "")
-	if err := os.Rename(state+".away", state); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(record))
+	must(t, os.Rename(record+".away", record))
 	if again := w.must("", "bloq-token").stdout; again != token || w.status().Generation != 1 {
 		t.Errorf("the token at hand was lost: generation %d", w.status().Generation)
 	}

@@ -364,14 +364,6 @@ func (w *world) client() *http.Client {
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
 
-// keepAlive is client's transport for more than one request.
-func (w *world) keepAlive() *http.Transport {
-	transport := w.client().Transport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = false
-	w.t.Cleanup(transport.CloseIdleConnections)
-	return transport
-}
-
 // events follows the daemon's events until the test ends.
 func (w *world) events() <-chan ipc.Event {
 	w.t.Helper()

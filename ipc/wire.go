@@ -268,3 +268,9 @@ type Event struct {
 	Profile string         `json:"profile,omitempty"`
 	Status  *ProfileStatus `json:"status,omitempty"`
 }
+
+// Lock is the body of POST /v1/lock, which may be empty.
+type Lock struct {
+	// Force drops refresh tokens that only memory has, too.
+	Force bool `json:"force,omitempty"`
+}

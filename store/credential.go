@@ -97,6 +97,19 @@ func (c *Credential) Save(ctx context.Context, id string, item Item) error {
 // Delete forgets what was kept; the credential is not ours to delete.
 func (c *Credential) Delete(ctx context.Context, id string) error { return c.kept.Delete(ctx, id) }
 
+// Stamp changes whenever a file of the login does.
+func (c *Credential) Stamp(id string) string {
+	stamp := c.kept.Stamp(id)
+	for _, kind := range []string{"refresh-token", "client-id", "client-secret"} {
+		stamp += fileStamp(c.path(kind))
+	}
+	return stamp
+}
+
+func (c *Credential) path(kind string) string {
+	return filepath.Join(c.dir, credentialPrefix+c.profile+"."+kind)
+}
+
 func (c *Credential) read() (Item, error) {
 	token, err := c.file("refresh-token")
 	if err == nil {
@@ -129,7 +142,7 @@ func missing(err error) error {
 }
 
 func (c *Credential) file(kind string) ([]byte, error) {
-	path := filepath.Join(c.dir, credentialPrefix+c.profile+"."+kind)
+	path := c.path(kind)
 	b, err := disk.Read(path)
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ type Disk interface {
 	Glob(pattern string) ([]string, error)
 	// Lock holds a directory until what it returns is closed. Where another holds
 	// it the error is ErrInUse.
-	Lock(dir string) (io.Closer, error)
+	Lock(dir string) (DiskFile, error)
 }
 
 // A DiskFile is an open file or directory. *os.File is one.
@@ -62,7 +62,7 @@ func (system) Lstat(path string) (fs.FileInfo, error)           { return os.Lsta
 func (system) Glob(pattern string) ([]string, error)            { return filepath.Glob(pattern) }
 
 // Lock holds the directory itself, so that there is no lock file to remove.
-func (system) Lock(dir string) (io.Closer, error) {
+func (system) Lock(dir string) (DiskFile, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err

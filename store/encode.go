@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -21,50 +20,19 @@ type wireItem struct {
 	AccountToken  []byte    `json:"account_token,omitempty"`
 	AccountExpiry time.Time `json:"account_expiry,omitzero"`
 	Source        string    `json:"source,omitempty"`
+	Serial        uint64    `json:"serial,omitempty"`
 }
 
 // encodeItem makes one line of printable ASCII. gnome-keyring has lost a whole
 // collection over a newline in a secret, and others cut at NUL.
-//
-// It writes the JSON itself: the library would leave the secrets in buffers that
-// nobody can clear.
 func encodeItem(i Item) ([]byte, error) {
-	size := 256 + 6*len(i.Origin+i.ClientID+i.Source)
-	for _, s := range []Secret{i.RefreshToken, i.ClientSecret, i.AccountToken} {
-		size += base64.StdEncoding.EncodedLen(len(s.Reveal()))
-	}
-	plain := make([]byte, 0, size) // never grown, so that there is one copy to clear
-	defer func() { clear(plain) }()
-	var failed error
-	text := func(name string, v any) {
-		quoted, err := json.Marshal(v)
-		failed = errors.Join(failed, err)
-		plain = append(append(append(plain, '"'), name+`":`...), quoted...)
-		plain = append(plain, ',')
-	}
-	secret := func(name string, s Secret) {
-		if !s.IsZero() {
-			plain = append(append(plain, '"'), name+`":"`...)
-			plain = append(base64.StdEncoding.AppendEncode(plain, s.Reveal()), `",`...)
-		}
-	}
-	plain = append(plain, '{')
-	text("origin", i.Origin)
-	secret("refresh_token", i.RefreshToken)
-	if i.ClientID != "" {
-		text("client_id", i.ClientID)
-	}
-	secret("client_secret", i.ClientSecret)
-	secret("account_token", i.AccountToken)
-	if !i.AccountExpiry.IsZero() {
-		text("account_expiry", i.AccountExpiry)
-	}
-	if i.Source != "" {
-		text("source", i.Source)
-	}
-	plain[len(plain)-1] = '}'
-	if failed != nil {
-		return nil, fmt.Errorf("encoding item: %w", failed)
+	plain, err := json.Marshal(wireItem{
+		Origin: i.Origin, RefreshToken: i.RefreshToken.Reveal(), ClientID: i.ClientID, ClientSecret: i.ClientSecret.Reveal(),
+		AccountToken: i.AccountToken.Reveal(), AccountExpiry: i.AccountExpiry, Source: i.Source, Serial: i.Serial,
+	})
+	defer clear(plain)
+	if err != nil {
+		return nil, fmt.Errorf("encoding item: %w", err)
 	}
 	out := make([]byte, 0, len(itemPrefix)+base64.RawStdEncoding.EncodedLen(len(plain)))
 	return base64.RawStdEncoding.AppendEncode(append(out, itemPrefix...), plain), nil
@@ -87,6 +55,7 @@ func decodeItem(b []byte) (Item, error) {
 	item := Item{
 		Origin: w.Origin, RefreshToken: NewSecret(w.RefreshToken), ClientSecret: NewSecret(w.ClientSecret),
 		AccountToken: NewSecret(w.AccountToken), AccountExpiry: w.AccountExpiry, ClientID: w.ClientID, Source: w.Source,
+		Serial: w.Serial,
 	}
 	if err == nil {
 		var again []byte

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"filippo.io/age"
 )
@@ -24,10 +26,45 @@ type File struct {
 	key *Key
 
 	mu sync.Mutex // one writer at a time
+
+	state atomic.Pointer[Dir] // checked before each write; may be nil
 }
 
 // NewFile keeps items in dir, which must be there, under key.
 func NewFile(dir string, key *Key) *File { return &File{dir: dir, key: key} }
+
+// CheckFirst makes f check, before it writes, that d is still the directory at its
+// path.
+func (f *File) CheckFirst(d *Dir) { f.state.Store(d) }
+
+func (f *File) check() error {
+	if d := f.state.Load(); d != nil {
+		return d.Check()
+	}
+	return nil
+}
+
+// Stamp changes whenever the item's file does, or a file of the key: in content,
+// mode or owner.
+func (f *File) Stamp(id string) string {
+	stamp := fileStamp(f.path(id))
+	for _, name := range []string{sealedKeyFile, bareKeyFile, recipientFile} {
+		stamp += fileStamp(f.key.file(name))
+	}
+	return stamp
+}
+
+func fileStamp(path string) string {
+	fi, err := disk.Lstat(path)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	st, _ := fi.Sys().(*syscall.Stat_t)
+	if st == nil {
+		return fmt.Sprintln(fi.ModTime(), fi.Mode(), fi.Size())
+	}
+	return fmt.Sprintln(st.Dev, st.Ino, st.Uid, fi.Mode(), fi.Size(), fi.ModTime().UnixNano())
+}
 
 // Name is "file".
 func (f *File) Name() string { return "file" }
@@ -68,6 +105,9 @@ func (f *File) Save(ctx context.Context, id string, item Item) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.check(); err != nil {
+		return err
+	}
 	recipient, err := f.key.recipient()
 	if err != nil {
 		return err
@@ -121,6 +161,9 @@ func (f *File) Delete(ctx context.Context, id string) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.check(); err != nil {
+		return err
+	}
 	err := disk.Remove(f.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"filippo.io/age"
 )
@@ -39,6 +40,8 @@ type Key struct {
 
 	mu     sync.Mutex
 	opened *age.X25519Identity // what Unlock has opened; nil otherwise
+
+	described atomic.Pointer[string] // what Look found
 }
 
 // NewKey does not read anything yet. Dir is made when it is needed.
@@ -66,8 +69,23 @@ func (k *Key) Source() string {
 	return ""
 }
 
-// Describe is one sentence on what the key protects, for people.
+// Describe is one sentence on what the key protects, for people. It is what the
+// last Look found: status must not wait for a disk.
 func (k *Key) Describe() string {
+	if k.described.Load() == nil {
+		k.Look()
+	}
+	return *k.described.Load()
+}
+
+// Look reads what Describe says. The methods that read or change the key call it
+// too.
+func (k *Key) Look() {
+	text := k.describe()
+	k.described.Store(&text)
+}
+
+func (k *Key) describe() string {
 	switch k.Source() {
 	case "credential":
 		return "its key is a systemd credential"
@@ -93,6 +111,7 @@ func exists(path string) bool {
 func (k *Key) identity() (*age.X25519Identity, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.Look()
 	switch k.Source() {
 	case "credential":
 		return k.fromCredential()
@@ -135,6 +154,7 @@ func (k *Key) recipient() (*age.X25519Recipient, error) {
 func (k *Key) make() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.Look()
 	if k.Source() != "" {
 		return nil // somebody else was quicker
 	}
@@ -193,6 +213,7 @@ func parseIdentity(path string, b []byte) (*age.X25519Identity, error) {
 func (k *Key) Unlock(passphrase []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.Look()
 	if k.Source() != "passphrase" || k.opened != nil && len(passphrase) == 0 {
 		return nil
 	}
@@ -259,6 +280,7 @@ func (k *Key) Protect(passphrase []byte) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.Look()
 	s := k.Source()
 	if s == "passphrase" && exists(k.file(bareKeyFile)) {
 		return k.unlockLocked(passphrase) // goes on where another was killed

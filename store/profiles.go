@@ -8,10 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,7 +20,7 @@ import (
 
 const (
 	profilesFile    = "profiles.json"
-	profilesVersion = 1
+	profilesVersion = 2 // 1 had one Leftover, and no Rotates
 )
 
 // A Profile is what is known of a login besides its secrets.
@@ -35,10 +35,13 @@ type Profile struct {
 	// Store is where its item rests. It is empty until a login was adopted.
 	Store    string `json:"store,omitempty"`
 	ClientID string `json:"client_id,omitempty"`
-	// Leftover is another store that may hold a copy of the item: a move or a
-	// login to or from it was under way, or it could not be had when it was over.
-	// Whoever opens the profile deletes that copy, and whoever forgets it.
+	// Leftovers are other stores that may hold a copy of the item: a move, a login
+	// or a logout was under way, or could not delete it.
+	Leftovers []string `json:"leftovers,omitempty"`
+	// Leftover is the only one, in a file of version 1.
 	Leftover string `json:"leftover,omitempty"`
+	// Rotates says that the endpoint was seen to replace a refresh token.
+	Rotates bool `json:"rotates,omitempty"`
 	// Pending are client keys that logins made before they failed, or that a
 	// login under way has just made.
 	Pending []PendingKey `json:"pending_client_keys,omitempty"`
@@ -62,12 +65,12 @@ var ErrInUse = errors.New("another bloq-agent uses this state directory")
 // Profiles is profiles.json of one state directory. Its methods may be called
 // by several goroutines of one process.
 type Profiles struct {
-	path string
-	lock io.Closer // held until Close
-	note string    // what was mended when it was opened; "" if nothing
+	dir  *Dir
+	note string // what was mended when it was opened; "" if nothing
 
-	mu   sync.Mutex
-	list []Profile // sorted by name
+	// writing is held over the disk's I/O. Readers load list and never wait for it.
+	writing sync.Mutex
+	list    atomic.Pointer[[]Profile] // sorted by name; never modified
 }
 
 type profilesWire struct {
@@ -76,21 +79,15 @@ type profilesWire struct {
 }
 
 // OpenProfiles reads profiles.json in dir, and makes dir if need be. Until Close
-// nobody else can open it: the error is ErrInUse then. A file that cannot be
+// no other process can open it: the error is ErrInUse then. A file that cannot be
 // read is an error and stays as it is.
 func OpenProfiles(dir string) (*Profiles, error) {
-	if err := disk.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := checkOwn(dir, fs.ModeDir); err != nil {
-		return nil, err
-	}
-	lock, err := disk.Lock(dir)
+	d, err := openDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	removeTemps(dir)
-	p := &Profiles{path: filepath.Join(dir, profilesFile), lock: lock}
+	p := &Profiles{dir: d}
+	p.list.Store(&[]Profile{})
 	if err := p.read(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -98,14 +95,19 @@ func OpenProfiles(dir string) (*Profiles, error) {
 }
 
 // Close lets another process open the directory.
-func (p *Profiles) Close() error { return p.lock.Close() }
+func (p *Profiles) Close() error { return p.dir.close() }
+
+// Dir is the state directory.
+func (p *Profiles) Dir() *Dir { return p.dir }
+
+func (p *Profiles) path() string { return p.dir.path(profilesFile) }
 
 func (p *Profiles) read() error {
-	own := checkOwn(p.path, 0)
+	own := checkOwn(p.path(), 0)
 	if errors.Is(own, fs.ErrNotExist) {
 		return nil
 	}
-	data, err := disk.Read(p.path) // its refusals name what to type
+	data, err := disk.Read(p.path()) // its refusals name what to type
 	if err == nil {
 		err = own // which allows neither a link nor a group
 	}
@@ -113,22 +115,24 @@ func (p *Profiles) read() error {
 		return err
 	}
 	p.closeToOthers()
-	if p.list, err = parseProfiles(data); err != nil {
-		return fmt.Errorf("%s: %w", p.path, err)
+	list, err := parseProfiles(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.path(), err)
 	}
+	p.list.Store(&list)
 	return nil
 }
 
 // closeToOthers takes from others what the file's mode gives them. It holds no
 // secret, so a disk that cannot be written is no reason to stop.
 func (p *Profiles) closeToOthers() {
-	fi, err := disk.Lstat(p.path)
+	fi, err := disk.Lstat(p.path())
 	if err != nil || fi.Mode().Perm()&0o077 == 0 {
 		return
 	}
-	p.note = fmt.Sprintf("%s was open to others, mode %04o; it is 0600 now", p.path, fi.Mode().Perm())
-	if err := disk.Chmod(p.path, 0o600); err != nil {
-		p.note = fmt.Sprintf("%s is open to others, mode %04o, and stays so: %v", p.path, fi.Mode().Perm(), err)
+	p.note = fmt.Sprintf("%s was open to others, mode %04o; it is 0600 now", p.path(), fi.Mode().Perm())
+	if err := disk.Chmod(p.path(), 0o600); err != nil {
+		p.note = fmt.Sprintf("%s is open to others, mode %04o, and stays so: %v", p.path(), fi.Mode().Perm(), err)
 	}
 }
 
@@ -165,7 +169,7 @@ func parseProfiles(data []byte) ([]Profile, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("there is something after its end")
 	}
-	if w.Version != profilesVersion {
+	if w.Version != profilesVersion && w.Version != 1 {
 		return nil, fmt.Errorf("version %d is not known here", w.Version)
 	}
 	for i, p := range w.Profiles {
@@ -209,22 +213,17 @@ func validName(s string) bool {
 	return len(s) >= 1 && len(s) <= 32 && strings.Trim(s, first+"_-") == "" && strings.IndexAny(s[:1], first) == 0
 }
 
-// List is every profile, sorted by name.
-func (p *Profiles) List() []Profile {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Clone(p.list)
-}
+// List returns every profile, sorted by name. The caller must not modify it.
+func (p *Profiles) List() []Profile { return *p.list.Load() }
 
-// Lookup is the profile called name.
+// Lookup returns the profile called name.
 func (p *Profiles) Lookup(name string) (Profile, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i, found := slices.BinarySearchFunc(p.list, Profile{Name: name}, byName)
+	list := p.List()
+	i, found := slices.BinarySearchFunc(list, Profile{Name: name}, byName)
 	if !found {
 		return Profile{}, false
 	}
-	return p.list[i], true
+	return list[i], true
 }
 
 // Put adds a profile or replaces the one of its name. When it returns nil the
@@ -243,12 +242,12 @@ func (p *Profiles) Put(profile Profile) error {
 	})
 }
 
-// SetRefreshExpiry records when a rotated refresh token ends.
-func (p *Profiles) SetRefreshExpiry(name string, at time.Time) error {
+// Amend changes the profile called name by f, if there is one.
+func (p *Profiles) Amend(name string, f func(*Profile)) error {
 	return p.change(func(list []Profile) ([]Profile, error) {
 		for i := range list {
 			if list[i].Name == name {
-				list[i].RefreshExpiry = at
+				f(&list[i])
 			}
 		}
 		return list, nil
@@ -263,9 +262,9 @@ func (p *Profiles) Remove(name string) error {
 }
 
 func (p *Profiles) change(f func([]Profile) ([]Profile, error)) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list, err := f(slices.Clone(p.list))
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	list, err := f(slices.Clone(p.List()))
 	if err != nil {
 		return err
 	}
@@ -273,9 +272,9 @@ func (p *Profiles) change(f func([]Profile) ([]Profile, error)) error {
 	if err != nil {
 		return fmt.Errorf("encoding profiles: %w", err)
 	}
-	if err := WriteFile(p.path, append(data, '\n')); err != nil {
+	if err := p.dir.WriteFile(profilesFile, append(data, '\n')); err != nil {
 		return err
 	}
-	p.list = list
+	p.list.Store(&list)
 	return nil
 }

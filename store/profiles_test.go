@@ -67,7 +67,7 @@ func TestOnlyOneCanOpenAStateDirectory(t *testing.T) {
 	if _, err := OpenProfiles(dir); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("%v", err)
 	}
-	do(t, p.SetRefreshExpiry("nobody", time.Now()))
+	do(t, p.Amend("nobody", func(r *Profile) { r.Rotates = true }))
 	do(t, p.Close())
 	again, err := OpenProfiles(dir)
 	do(t, err)
@@ -114,7 +114,7 @@ func TestProfilesThatOthersCanReadAreClosed(t *testing.T) {
 func TestBadProfilesAreRefusedAndLeftAlone(t *testing.T) {
 	id := NewID()
 	for _, content := range []string{
-		"", "{", "null", "[]", `{"version":2,"profiles":[]}`, `{"version":1,"profiles":[]} x`,
+		"", "{", "null", "[]", `{"version":3,"profiles":[]}`, `{"version":1,"profiles":[]} x`,
 		`{"version":1,"profiles":[],"more":1}`,
 		`{"version":1,"profiles":[{"name":"a","id":"` + id + `","colour":"red"}]}`,
 		`{"version":1,"profiles":[{"name":"../a","id":"` + id + `"}]}`,

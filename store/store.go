@@ -56,6 +56,15 @@ func (u *Unavailable) Error() string {
 	return text
 }
 
+// Untouched reports whether the store certainly took nothing of what it was given.
+func (u *Unavailable) Untouched() bool {
+	switch u.Reason {
+	case reasonNoBus, reasonUntrusted, reasonNoService, reasonNone, reasonLocked:
+		return true
+	}
+	return false
+}
+
 // Unwrap is what the system said.
 func (u *Unavailable) Unwrap() error { return u.Err }
 
@@ -74,6 +83,9 @@ type Item struct {
 	AccountExpiry time.Time
 	// Source tells which credential the item comes from; see Credential.
 	Source string
+	// Serial is raised by each save, so that of two copies the newer one is known.
+	// It is 0 in items of before it was kept, and in credentials.
+	Serial uint64
 }
 
 // Clone has secrets of its own.
@@ -84,7 +96,7 @@ func (i Item) Clone() Item {
 
 // Equal reports whether two items are the same, secrets included.
 func (i Item) Equal(o Item) bool {
-	return i.Origin == o.Origin && i.ClientID == o.ClientID && i.Source == o.Source && i.AccountExpiry.Equal(o.AccountExpiry) &&
+	return i.Origin == o.Origin && i.ClientID == o.ClientID && i.Source == o.Source && i.Serial == o.Serial && i.AccountExpiry.Equal(o.AccountExpiry) &&
 		i.RefreshToken.Equal(o.RefreshToken) && i.ClientSecret.Equal(o.ClientSecret) && i.AccountToken.Equal(o.AccountToken)
 }
 

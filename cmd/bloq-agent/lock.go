@@ -10,26 +10,36 @@ import (
 )
 
 func lockCommand() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "lock",
-		Short: "wipe every secret from the daemon's memory, until unlock",
-		Long: `Wipe every secret from the daemon's memory. Until "bloq-agent unlock" the helper
-gets exit status 3, over restarts too. Logins in the memory store are lost. It
-refuses while a refresh token could not be saved yet, which would be lost too. If
-a token file could not be removed, the exit status is 5: the agent is locked all
-the same, and the file is removed when that can be done.`,
+		Short: "stop handing out tokens, until unlock",
+		Long: `Stop handing out tokens, and drop every secret from the daemon's memory. Until
+"bloq-agent unlock" the helper gets exit status 3, over restarts too. A refresh
+token that only memory has stays there: a login in the memory store, or one whose
+new refresh token could not be saved. --force drops that too, and the login is
+lost. If a token file could not be removed, the exit status is 5: the agent is
+locked all the same, and the file is removed when that can be done.`,
 		Args: noArgs,
 		RunE: runner(func(cmd *cobra.Command, _ []string) error {
 			l, err := dial(cmd)
 			if err != nil {
 				return err
 			}
-			if err := l.post(ipc.RouteLock, struct{}{}, new(ipc.Status)); err != nil {
+			var s ipc.Status
+			if err := l.post(ipc.RouteLock, ipc.Lock{Force: force}, &s); err != nil {
 				return err
+			}
+			for _, p := range s.Profiles {
+				if p.State == ipc.StateLocked && p.Warning != "" {
+					complain("warning: %s: %s", p.Profile, p.Warning)
+				}
 			}
 			return printf("locked\n")
 		}),
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "drop refresh tokens that only memory has, too")
+	return cmd
 }
 
 func unlockCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"time"
 
@@ -50,41 +51,51 @@ when that can be done.`,
 			if err != nil {
 				return err
 			}
+			deleteAfterwards := func() error { return nil }
 			if deleteKeys {
-				if err := deleteOwnKeys(cmd, l, profile); err != nil {
+				if deleteAfterwards, err = ownKeys(cmd, l, profile); err != nil {
 					return err
 				}
 			}
 			var done ipc.Named
-			if err := l.post(ipc.RouteForget, ipc.Named{Profile: profile}, &done); err != nil {
-				return err
+			err = l.post(ipc.RouteForget, ipc.Named{Profile: profile}, &done)
+			if err == nil {
+				err = printf("forgot profile %s\n", done.Profile)
+			} else if now, statusErr := l.status(profile); statusErr != nil || now.Store != "" {
+				return err // it may be logged in still
 			}
-			return printf("forgot profile %s\n", done.Profile)
+			// Last, because a login whose keys are gone cannot be repaired.
+			return cmp.Or(deleteAfterwards(), err)
 		}),
 	}
 	profileFlag(cmd, &profile)
-	cmd.Flags().BoolVar(&deleteKeys, "delete-keys", false, "delete the profile's client keys at Bloq first")
+	cmd.Flags().BoolVar(&deleteKeys, "delete-keys", false, "delete the profile's client keys at Bloq too")
 	return cmd
 }
 
-// deleteOwnKeys comes before forgetting: afterwards nobody knows the client ID.
-func deleteOwnKeys(cmd *cobra.Command, l link, profile string) error {
+// ownKeys returns a function that deletes the client keys of a profile at Bloq. It
+// needs nothing that a logout takes away.
+func ownKeys(cmd *cobra.Command, l link, profile string) (deleteThem func() error, err error) {
 	s, err := l.status(profile)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.ClientID == "" {
-		return fail(ipc.ExitUsage, "bloq-agent keys list", "%s: its client keys are not known", s.Profile)
+		return nil, fail(ipc.ExitUsage, "bloq-agent keys list", "%s: its client keys are not known", s.Profile)
 	}
 	client, token, err := keysClient(l, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer clear(token)
-	if err := client.DeleteKey(cmd.Context(), token, s.ClientID); err != nil && !isGone(err) {
-		return endpointError(err)
-	}
-	return printf("deleted client keys %s\n", s.ClientID)
+	return func() error {
+		defer clear(token)
+		if err := client.DeleteKey(cmd.Context(), token, s.ClientID); err != nil && !isGone(err) {
+			f := endpointError(err).(*failure)
+			f.text = "the client keys " + s.ClientID + " are left at Bloq: " + f.text
+			return f
+		}
+		return printf("deleted client keys %s\n", s.ClientID)
+	}, nil
 }
 
 func keysClient(l link, s ipc.ProfileStatus) (*accounts.Client, []byte, error) {

@@ -12,6 +12,7 @@ import (
 	"bloq-agent/cmd/internal/built"
 	"bloq-agent/daemon"
 	"bloq-agent/daemon/harden"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/systemd"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/client"
@@ -90,7 +91,7 @@ func places(cmd *cobra.Command, config string, o *daemon.Options) (err error) {
 	_ = os.MkdirAll(keys, 0o700)
 	o.Writes = []string{keys}
 	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
-	o.Stores = daemon.Stores{
+	o.Stores = profile.Stores{
 		Keyring: store.NewKeyring(), File: store.NewFile(o.StateDir, store.NewKey(keys, credentials)), Memory: store.NewMemory(),
 		Credentials: credentials,
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bloq-agent/daemon"
+	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/wake"
 	"bloq-agent/store"
 
@@ -49,7 +50,7 @@ func TestTheDaemonSeesTheNetworkChange(t *testing.T) {
 		}
 		d, err := daemon.New(daemon.Options{
 			Listener: listener, StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), LogLevel: "debug",
-			Log: zerolog.New(zerolog.SyncWriter(log)), Stores: daemon.Stores{Memory: store.NewMemory()},
+			Log: zerolog.New(zerolog.SyncWriter(log)), Stores: profile.Stores{Memory: store.NewMemory(), File: store.NewFile(dir, store.NewKey(dir, ""))},
 		})
 		if err == nil {
 			err = d.Run(ctx, nil)

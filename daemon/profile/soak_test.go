@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"context"
@@ -209,7 +209,7 @@ func TestFaultsLeakNoDescriptor(t *testing.T) {
 	}
 	srv := httptest.NewServer(api)
 	defer srv.Close()
-	l := newLogin(t, srv.URL, accounts.Options{})
+	l := canaryLogin(t, srv.URL, accounts.Options{})
 	exchange := func() error {
 		// Long enough for an answer; what hangs is given up.
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

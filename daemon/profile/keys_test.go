@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"encoding/json"
@@ -50,7 +50,7 @@ func TestASuccessorThatCannotBeHadCostsNothing(t *testing.T) {
 		rig := newRig(t, sandbox.Config{RefreshTTL: 40 * time.Hour})
 		rig.keep(t)
 		told := 0
-		rig.log.notBought = func(error) { told++ }
+		rig.log.hooks.notBought = func(error) { told++ }
 		do(t, rig.api.AddFault(sandbox.Fault{Route: "POST /auth/token", Grant: "clientCredentials", Kind: "hang"}))
 		for start := time.Now(); time.Since(start) < 39*time.Hour; time.Sleep(time.Minute) {
 			if _, err := rig.r.Token(t.Context(), 0); err != nil {
@@ -114,10 +114,9 @@ func TestTheMarkOfAnExchange(t *testing.T) {
 		"captive portal":    {fault: sandbox.Fault{Kind: "status", Status: 200, Body: "<html>"}, marked: true},
 		"too many requests": {fault: sandbox.Fault{Kind: "status", Status: 429}},
 	} {
-		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
 			rig := newRig(t, sandbox.Config{})
-			rig.log.intent = intent(dir + "/intent")
+			rig.log.mark = mark{stateDir(t), "x.intent"}
 			if tt.fault.Kind != "" {
 				tt.fault.Route, tt.fault.Grant = "POST /auth/token", "refreshToken"
 				do(t, rig.api.AddFault(tt.fault))
@@ -127,7 +126,7 @@ func TestTheMarkOfAnExchange(t *testing.T) {
 			if (err != nil) != (name != "grant") {
 				t.Errorf("%s: %v", name, err)
 			}
-			if _, marked := rig.log.intent.lost(); marked != (tt.marked || name == "grant") { // a grant's is for who publishes it
+			if _, marked := rig.log.mark.found(); marked != (tt.marked || name == "grant") { // a grant's is for who publishes it
 				t.Errorf("%s: marked %v", name, marked)
 			}
 		})

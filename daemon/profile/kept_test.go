@@ -1,10 +1,11 @@
-package daemon
+package profile
 
 import (
 	"testing"
 	"time"
 
 	"bloq-agent/refresher"
+	"bloq-agent/store"
 )
 
 func TestAKeptTokenEndsByEitherClock(t *testing.T) {
@@ -20,7 +21,7 @@ func TestAKeptTokenEndsByEitherClock(t *testing.T) {
 		"over":     {-time.Second, time.Hour, 0},
 		"over too": {time.Hour, -time.Second, 0},
 	} {
-		g := keptToken{Token: []byte("x"), Expiry: now.Add(tt.wall), ExpiryBoot: boot + tt.boot}.grant(c)
+		g := Kept{Token: store.NewSecret([]byte("x")), Expiry: now.Add(tt.wall), ExpiryBoot: boot + tt.boot}.grant(c)
 		var left time.Duration
 		if g != nil {
 			left = g.Expiry.Sub(now)
@@ -36,12 +37,12 @@ func FuzzDecodeKeptTakesWhatItWrote(f *testing.F) {
 	f.Add([]byte(`[{"id":"a","generation":2,"token":"eA==","expiry":"2026-11-24T12:00:00Z"}]`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		list, err := decodeKept(data)
+		list, err := DecodeKept(data)
 		if err != nil {
 			return
 		}
 		n := len(list)
-		again, err := decodeKept(encodeKept(list))
+		again, err := DecodeKept(encodeKept(list))
 		if err != nil || len(again) != n {
 			t.Errorf("%d of %d, %v", len(again), n, err)
 		}

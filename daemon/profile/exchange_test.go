@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"context"
@@ -77,6 +77,7 @@ func TestWhatAnotherProcessSavedIsSpent(t *testing.T) {
 		b := rig.broken(t)
 		item := rig.log.copyItem()
 		item.RefreshToken = store.NewSecret(rig.mint(t))
+		item.Serial++
 		do(t, b.Store.Save(t.Context(), rig.log.id, item))
 		before := rig.log.copyItem().RefreshToken
 		_, err := rig.r.Refresh(t.Context())
@@ -131,7 +132,7 @@ func TestATokenOfAnotherOriginIsNotSpent(t *testing.T) {
 			b := rig.broken(t)
 			ours := rig.log.copyItem()
 			item := rig.log.copyItem()
-			item.Origin, item.RefreshToken = tt.origin, store.NewSecret(rig.mint(t))
+			item.Origin, item.RefreshToken, item.Serial = tt.origin, store.NewSecret(rig.mint(t)), item.Serial+1
 			do(t, b.Store.Save(t.Context(), rig.log.id, item))
 			if tt.refuse {
 				do(t, rig.api.AddFault(sandbox.Fault{

@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"encoding/base64"
@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"bloq-agent/ipc"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
 )
@@ -31,8 +30,8 @@ func TestLitterIsOfOneEndpoint(t *testing.T) {
 }
 
 func TestTheWayOutOfAKeyringNamesTheProfile(t *testing.T) {
-	p := &profile{name: "work"}
-	problem, _ := p.storeProblem(&store.Unavailable{Store: "keyring", Reason: "no D-Bus session", Hint: store.HintFile})
+	p := newSet(t).candidate("work")
+	problem := p.storeProblem(&store.Unavailable{Store: "keyring", Reason: "no D-Bus session", Hint: store.HintFile})
 	if problem.Hint != "bloq-agent login --store file --profile work" {
 		t.Error(problem.Hint)
 	}
@@ -45,19 +44,19 @@ func TestATokenThatNoHeaderMayHoldIsNotGivenOut(t *testing.T) {
 	part := base64.RawURLEncoding.EncodeToString
 	good := part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(`{"exp":4000000000}`)) + ".c2ln"
 	for _, bad := range []string{good + "\x1b[2J", good + "\r\nX-Other: 1", good + "\u202e", good + " "} {
-		for name, a := range map[string]ipc.Adopt{
-			"refresh": {RefreshToken: ipc.Text(bad)},
-			"access":  {RefreshToken: ipc.Text(good), AccessToken: ipc.Text(bad), IssuedAt: time.Now()},
-			"account": {RefreshToken: ipc.Text(good), AccountToken: ipc.Text(bad)},
+		for name, a := range map[string]Adoption{
+			"refresh": {RefreshToken: store.NewSecret([]byte(bad))},
+			"access":  {RefreshToken: store.NewSecret([]byte(good)), AccessToken: store.NewSecret([]byte(bad)), IssuedAt: time.Now()},
+			"account": {RefreshToken: store.NewSecret([]byte(good)), AccountToken: store.NewSecret([]byte(bad))},
 		} {
 			a.Store = "memory"
-			_, problem := newDaemon(t).adopt(t.Context(), a)
-			if problem == nil || problem.Detail != name+" token holds what no header may" {
-				t.Errorf("%s: %v", name, problem)
+			_, err := newSet(t).Adopt("default", a)
+			if err == nil || err.Error() != name+" token holds what no header may" {
+				t.Errorf("%s: %v", name, err)
 			}
 		}
 		clock := refresher.RuntimeClock()
-		k := keptToken{Token: []byte(bad), Expiry: clock.Now().Add(time.Hour), ExpiryBoot: clock.Boottime() + time.Hour}
+		k := Kept{Token: store.NewSecret([]byte(bad)), Expiry: clock.Now().Add(time.Hour), ExpiryBoot: clock.Boottime() + time.Hour}
 		if k.grant(clock) != nil {
 			t.Error("it is taken from what systemd kept")
 		}

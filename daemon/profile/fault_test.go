@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"context"
@@ -107,6 +107,18 @@ type rig struct {
 	log *login
 }
 
+// newTestLogin is one of no profile, on an endpoint that was not seen to rotate.
+func newTestLogin(client *accounts.Client, st store.Store, item store.Item) *login {
+	return &login{
+		client: client, store: st, id: store.NewID(), item: item, commit: committed,
+		left: func() time.Duration { return 0 },
+		hooks: hooks{
+			check: func() error { return nil }, boottime: refresher.RuntimeClock().Boottime, rotates: func() bool { return false },
+			learned: func(learned) {}, notBought: func(error) {},
+		},
+	}
+}
+
 // newRig logs in, so that there is a good token, and runs until the test ends.
 func newRig(t *testing.T, config sandbox.Config) *rig {
 	t.Helper()
@@ -142,14 +154,11 @@ func newRigBehind(t *testing.T, config sandbox.Config, between func(http.Handler
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &login{
-		client: client, store: store.NewMemory(), id: store.NewID(), ended: func(time.Time) {}, notBought: func(error) {}, boottime: refresher.RuntimeClock().Boottime,
-		item: store.Item{RefreshToken: store.NewSecret(g.RefreshToken)},
-	}
+	l := newTestLogin(client, store.NewMemory(), store.Item{RefreshToken: store.NewSecret(g.RefreshToken)})
 	grant := grantOf(g)
 	grant.RefreshToken = nil
 	r := refresher.New(refresher.Config{Exchange: l.exchange, Save: l.save, Grant: &grant})
-	l.follow(r, inherited{})
+	l.begin(r, false, false)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

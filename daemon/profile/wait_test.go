@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"strings"
@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
-	"bloq-agent/ipc"
 	"bloq-agent/store"
 	"bloq-agent/store/storetest"
 )
@@ -21,11 +20,11 @@ func TestTheSignalAloneWakesAProfile(t *testing.T) {
 			t.Setenv(name, value)
 		}
 	}
-	d := newDaemon(t)
-	d.hub.init()
+	place := newPlace(t)
+	s := place.open(t)
 	watches := make(chan struct{})
 	stands := sync.OnceFunc(func() { close(watches) }) // a signal that means nothing asks again
-	d.pause = func(n int) time.Duration {
+	s.pause = func(n int) time.Duration {
 		switch n {
 		case 0:
 			return 0
@@ -34,24 +33,22 @@ func TestTheSignalAloneWakesAProfile(t *testing.T) {
 		}
 		return time.Hour
 	}
-	e := accounts.FromAccountsURL("http://127.0.0.1:1")
-	facts := store.Profile{
-		Name: "default", ID: store.NewID(), Store: "keyring",
-		TokenURL: e.Token, LoginURL: e.Login, KeysURL: e.Keys, NodesURL: e.Nodes,
-	}
-	do(t, d.records.Put(facts))
-	do(t, d.options.Stores.Keyring.Save(t.Context(), facts.ID, store.Item{Origin: "http://127.0.0.1:1", RefreshToken: store.NewSecret([]byte("x"))}))
+	p := s.put(t, "default", "keyring", store.Item{Origin: "http://127.0.0.1:1", RefreshToken: store.NewSecret([]byte("x"))},
+		accounts.FromAccountsURL("http://127.0.0.1:1"))
 	service.Lock(t)
-	p := d.profile("default")
-	d.openAll(t.Context())
-	if problem := p.state.Load().problem; problem == nil || problem.Code != ipc.CodeLocked {
+	s.Start()
+	if problem := p.state.Load().problem; problem == nil || problem.Kind != NeedsUnlock {
 		t.Fatalf("%+v", problem)
 	}
 	wait(t, watches, "the watch")
-	events := d.hub.subscribe()
 	service.Unlock(t)
 	for p.state.Load().problem != nil {
-		wait(t, events, "the profile goes on")
+		place.mu.Lock()
+		heard := place.heard
+		place.mu.Unlock()
+		if p.state.Load().problem != nil {
+			wait(t, heard, "the profile goes on")
+		}
 	}
 }
 
@@ -72,10 +69,11 @@ func TestNoWatchForOtherStores(t *testing.T) {
 			t.Setenv(name, value)
 		}
 	}
-	d := newDaemon(t)
+	set := newSet(t)
+	set.pause = func(int) time.Duration { return 0 }
 	for name, watched := range map[string]bool{"keyring": true, "file": false, "credential": false, "memory": false} {
-		w := d.waitFor(name)
-		if !w.wait(t.Context()) || (w.changed != nil) != watched {
+		w := &storeWatch{set: set, store: name}
+		if _, ok := w.next(t.Context(), nil, nil); !ok || (w.signals != nil) != watched {
 			t.Errorf("%s: watched %v", name, !watched)
 		}
 	}

@@ -1,4 +1,4 @@
-package daemon
+package profile
 
 import (
 	"bytes"
@@ -21,21 +21,19 @@ import (
 	"bloq-agent/accounts/sandbox"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
-
-	"github.com/rs/zerolog"
 )
 
 const canary = "the-refresh-token-of-this-test"
 
-// A wire is what a listener has received, over all connections.
-type wire struct {
+// A recordedWire is what a listener has received, over all connections.
+type recordedWire struct {
 	mu      sync.Mutex
 	conns   int
 	raw     bytes.Buffer // as it came
 	request bytes.Buffer // what TLS made of it
 }
 
-func (w *wire) read(f func(*wire)) {
+func (w *recordedWire) read(f func(*recordedWire)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f(w)
@@ -44,25 +42,25 @@ func (w *wire) read(f func(*wire)) {
 // A tap copies what is read from a connection.
 type tap struct {
 	net.Conn
-	w  *wire
+	w  *recordedWire
 	to *bytes.Buffer
 }
 
 func (c tap) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.w.read(func(*wire) { c.to.Write(p[:n]) })
+	c.w.read(func(*recordedWire) { c.to.Write(p[:n]) })
 	return n, err
 }
 
 // listenTo is a real listener that answers every request with 503, in TLS if
 // config is not nil. Its end is the test's.
-func listenTo(t *testing.T, config *tls.Config) (address string, w *wire) {
+func listenTo(t *testing.T, config *tls.Config) (address string, w *recordedWire) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w = &wire{}
+	w = &recordedWire{}
 	var served sync.WaitGroup
 	served.Go(func() { // ends when the test closes the listener
 		for {
@@ -70,7 +68,7 @@ func listenTo(t *testing.T, config *tls.Config) (address string, w *wire) {
 			if err != nil {
 				return
 			}
-			w.read(func(w *wire) { w.conns++ })
+			w.read(func(w *recordedWire) { w.conns++ })
 			served.Go(func() { w.answer(c, config) }) // ends with the connection, in 5 s
 		}
 	})
@@ -83,7 +81,7 @@ func listenTo(t *testing.T, config *tls.Config) (address string, w *wire) {
 
 // answer waits for one whole request; a client that has sent something else
 // goes away by itself.
-func (w *wire) answer(c net.Conn, config *tls.Config) {
+func (w *recordedWire) answer(c net.Conn, config *tls.Config) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	c = tap{c, w, &w.raw}
@@ -181,7 +179,7 @@ func TestBadTLS(t *testing.T) {
 			address, w := listenTo(t, tt.config)
 			options := accounts.Options{RootCAs: x509.NewCertPool()}
 			options.RootCAs.AddCert(trusted.cert)
-			l := newLogin(t, "https://"+address, options)
+			l := canaryLogin(t, "https://"+address, options)
 			for range 3 {
 				attempts++
 				_, err := l.exchange(t.Context())
@@ -195,9 +193,9 @@ func TestBadTLS(t *testing.T) {
 				attempts++
 				isTold(t, l, tt.says, tt.untrusted)
 			}
-			w.read(func(w *wire) {
+			w.read(func(w *recordedWire) {
 				if w.conns < 3 || w.raw.Len() == 0 || strings.Contains(w.raw.String(), canary) {
-					t.Errorf("%d connections, %d bytes on the wire", w.conns, w.raw.Len())
+					t.Errorf("%d connections, %d bytes on the recordedWire", w.conns, w.raw.Len())
 				}
 				if got := w.request.String(); tt.name == "good" != strings.Contains(got, canary) || tt.name != "good" && got != "" {
 					t.Errorf("the endpoint received %q", got)
@@ -208,49 +206,39 @@ func TestBadTLS(t *testing.T) {
 	t.Logf("4 ways, %d attempts, no byte of a request", attempts)
 }
 
-// newLogin holds the canary for the endpoint at url.
-func newLogin(t *testing.T, url string, options accounts.Options) *login {
+// canaryLogin holds the canary for the endpoint at url.
+func canaryLogin(t *testing.T, url string, options accounts.Options) *login {
 	t.Helper()
 	client, err := accounts.New(accounts.FromAccountsURL(url), options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &login{
-		client: client, store: store.NewMemory(), id: store.NewID(),
-		item: store.Item{RefreshToken: store.NewSecret([]byte(canary))},
-	}
+	return newTestLogin(client, store.NewMemory(), store.Item{RefreshToken: store.NewSecret([]byte(canary))})
 }
 
 // isTold runs a whole profile on l while there is a token: that is served, and
-// status and log say why it is not replaced.
+// status and events say why it is not replaced.
 func isTold(t *testing.T, l *login, says string, untrusted bool) {
 	t.Helper()
-	var log bytes.Buffer
-	dir := t.TempDir()
-	d, err := New(Options{StateDir: dir, ConfigPath: dir + "/none", Log: zerolog.New(&log), Stores: Stores{Memory: store.NewMemory()}})
-	if err != nil {
-		t.Fatal(err)
+	place := newPlace(t)
+	p, now := place.open(t).candidate("default"), time.Now()
+	grant := &refresher.Grant{AccessToken: []byte("at hand"), IssuedAt: now, Expiry: now.Add(time.Hour)}
+	do(t, p.replace(func(*state) (plan, error) { return plan{login: l, from: inherited{grant: grant}}, nil }))
+	_ = p.Refresh(t.Context()) // the status says what came of it
+	token, err := p.Token(t.Context(), 0)
+	if err != nil || string(token.Value) != "at hand" {
+		t.Errorf("the token at hand: %v, %v", token, err)
 	}
-	defer d.closeClock()
-	p, s, now := d.profile("default"), &state{}, time.Now()
-	d.start(p, s, l, inherited{grant: &refresher.Grant{AccessToken: []byte("at hand"), IssuedAt: now, Expiry: now.Add(time.Hour)}})
-	p.set(s)
-	_, err = s.refresher.Refresh(t.Context())
-	token, problem := d.token(t.Context(), p, 0)
-	status := d.profileStatus(p)
-	s.stop()
-	if err != nil || problem != nil || string(token.Value) != "at hand" {
-		t.Errorf("the token at hand: %v, %v, %v", token, problem, err)
+	if s := p.Status().Snapshot; s.Class != refresher.Transient || !strings.Contains(s.Err.Error(), says) {
+		t.Errorf("status says %v, %v", s.Class, s.Err)
 	}
-	if status.ErrorClass != "transient" || !strings.Contains(status.LastError, says) {
-		t.Errorf("status says %q, %q", status.ErrorClass, status.LastError)
+	events := place.of(Published)
+	if len(events) == 0 {
+		t.Fatal("nothing was published")
 	}
-	level := `"level":"warn"`
-	if untrusted {
-		level = `"level":"error"`
-	}
-	if text := log.String(); !strings.Contains(text, level) || !strings.Contains(text, says) {
-		t.Errorf("the log says %s", text)
+	var e *accounts.Error
+	if err := events[0].Current.Err; !errors.As(err, &e) || e.Untrusted != untrusted || !strings.Contains(err.Error(), says) {
+		t.Errorf("told of %v", err)
 	}
 }
 
@@ -264,7 +252,7 @@ func TestTheOtherOriginSeesNothing(t *testing.T) {
 	srv := httptest.NewServer(api)
 	defer srv.Close()
 	other, w := listenTo(t, nil)
-	l := newLogin(t, srv.URL, accounts.Options{})
+	l := canaryLogin(t, srv.URL, accounts.Options{})
 	count := 0
 	for _, status := range []int{300, 301, 302, 303, 305, 307, 308} {
 		for _, place := range []string{"http://" + other + "/auth/token", "//" + other, "https://" + other, "http://user:pass@" + other} {
@@ -282,14 +270,14 @@ func TestTheOtherOriginSeesNothing(t *testing.T) {
 			}
 		}
 	}
-	w.read(func(w *wire) {
+	w.read(func(w *recordedWire) {
 		if w.conns != 0 || w.raw.Len() != 0 {
 			t.Errorf("the other origin got %d connections and %q", w.conns, w.raw.String())
 		}
 	})
 	// Who sends there is seen.
-	_, _ = newLogin(t, "http://"+other, accounts.Options{}).exchange(t.Context())
-	w.read(func(w *wire) {
+	_, _ = canaryLogin(t, "http://"+other, accounts.Options{}).exchange(t.Context())
+	w.read(func(w *recordedWire) {
 		if w.conns != 1 || !strings.Contains(w.raw.String(), canary) {
 			t.Errorf("the listener is deaf: %d connections, %q", w.conns, w.raw.String())
 		}

@@ -1,0 +1,154 @@
+package profile
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/refresher"
+	"bloq-agent/store"
+)
+
+// serve makes the profile serve with an access token at hand, on an endpoint that
+// nobody calls.
+func (s *Set) serve(t *testing.T, name, storeName, refreshToken string) *Profile {
+	t.Helper()
+	p := s.put(t, name, storeName, store.Item{Origin: "http://127.0.0.1:1", RefreshToken: store.NewSecret([]byte(refreshToken))},
+		accounts.FromAccountsURL("http://127.0.0.1:1"))
+	now := time.Now()
+	do(t, p.replace(func(old *state) (plan, error) {
+		todo, err := p.open(old)
+		todo.from.grant = &refresher.Grant{AccessToken: []byte("access " + name), IssuedAt: now, Expiry: now.Add(time.Hour)}
+		return todo, err
+	}))
+	return p
+}
+
+func wantToken(t *testing.T, p *Profile, want string) {
+	t.Helper()
+	token, err := p.Token(t.Context(), 0)
+	if err != nil || string(token.Value) != want {
+		t.Errorf("%s: %q, %v; want %q", p.name, token.Value, err, want)
+	}
+}
+
+func wantKind(t *testing.T, err error, want Kind) {
+	t.Helper()
+	var problem *Problem
+	if !errors.As(err, &problem) || problem.Kind != want {
+		t.Errorf("%v; want kind %d", err, want)
+	}
+}
+
+// A lock clears each secret in a buffer that is ours. Buffers of the libraries that
+// secrets pass through are not: SECURITY.md says so.
+func TestALockClearsTheBuffersThatAreOurs(t *testing.T) {
+	s := newSet(t)
+	p := s.serve(t, "work", "file", "refresh token")
+	st := p.state.Load()
+	refresh := st.login.item.RefreshToken.Reveal()
+	buffers := map[string][]byte{"refresh token": refresh, "access token": st.refresher.Snapshot().Grant().AccessToken}
+	copies := map[string][]byte{}
+	for name, b := range buffers {
+		copies[name] = bytes.Clone(b)
+	}
+	do(t, s.Lock(false))
+	if bytes.Equal(refresh, copies["refresh token"]) || !st.login.item.RefreshToken.IsZero() {
+		t.Error("the refresh token is left")
+	}
+	if st.refresher.Snapshot().Grant() != nil {
+		t.Error("the access token is left")
+	}
+	_, err := p.Token(t.Context(), 0)
+	wantKind(t, err, NeedsUnlock)
+	if s.Keep() != nil {
+		t.Error("tokens are kept for the next daemon")
+	}
+}
+
+// A login that only memory has survives a lock, unless it is forced.
+func TestALockKeepsWhatOnlyMemoryHas(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		s := newSet(t)
+		p := s.serve(t, "work", "memory", "refresh token")
+		do(t, s.Lock(force))
+		_, err := p.Token(t.Context(), 0)
+		wantKind(t, err, NeedsUnlock)
+		if held := p.Status().HeldInMemory; held == force {
+			t.Errorf("force %v: the status says held %v", force, held)
+		}
+		err = s.Unlock(nil)
+		if _, loadErr := s.stores.Memory.Load(t.Context(), p.record().ID); force != errors.Is(loadErr, store.ErrNotFound) {
+			t.Errorf("force %v: %v", force, loadErr)
+		}
+		if (p.state.Load().phase == Serving) == force {
+			t.Errorf("force %v: phase %d after unlock: %v", force, p.state.Load().phase, err)
+		}
+	}
+}
+
+// A rotated token that could not be saved stays over lock and unlock, and is saved
+// then.
+func TestALockKeepsATokenThatIsNotSaved(t *testing.T) {
+	place := newPlace(t)
+	s := place.open(t)
+	p := s.serve(t, "work", "file", "refresh token")
+	do(t, p.replace(func(old *state) (plan, error) {
+		todo, err := p.reconfigure(old)
+		todo.login.store = &spy{Store: s.stores.File, saving: func() error { return errors.New("full") }}
+		todo.login.item.RefreshToken = store.NewSecret([]byte("rotated"))
+		todo.from.unsaved = store.NewSecret([]byte("rotated"))
+		return todo, err
+	}))
+	place.until(t, "the save fails", func() bool { return p.state.Load().unsavedErr() != nil })
+	do(t, s.Lock(false))
+	if !p.Status().HeldInMemory {
+		t.Error("the status does not say that it is held")
+	}
+	// The disk has room again.
+	p.state.Load().login.store.(*spy).saving = func() error { return nil }
+	do(t, s.Unlock(nil))
+	if l := p.state.Load().login; l == nil || !l.holds([]byte("rotated")) {
+		t.Fatal("the rotated token is lost")
+	}
+	place.until(t, "it is saved", func() bool {
+		item, err := s.stores.File.Load(t.Context(), p.record().ID)
+		return err == nil && string(item.RefreshToken.Reveal()) == "rotated"
+	})
+}
+
+// Of a lock and an unlock at the same time the last one decides, for the profiles
+// and for what each answers.
+func TestTheLastOfLockAndUnlockDecides(t *testing.T) {
+	s := newSet(t)
+	p := s.serve(t, "work", "file", "refresh token")
+	do(t, s.Lock(false))
+	for range 200 {
+		locked, unlocked := make(chan error, 1), make(chan error, 1)
+		go func() { unlocked <- s.Unlock(nil) }()
+		go func() { locked <- s.Lock(false) }()
+		lockErr, unlockErr := <-locked, <-unlocked
+		is := s.Locked()
+		if is != s.lastWish() {
+			t.Fatalf("locked %v, but the last wish was %v", is, s.lastWish())
+		}
+		if phase := p.state.Load().phase; (phase == Locked) != is {
+			t.Fatalf("locked %v, and the profile is in phase %d", is, phase)
+		}
+		if is && lockErr != nil || !is && unlockErr != nil {
+			t.Fatalf("locked %v: lock said %v, unlock %v", is, lockErr, unlockErr)
+		}
+		if s.records.Dir().Has(lockedFile) != is {
+			t.Fatalf("locked %v, the mark says otherwise", is)
+		}
+		do(t, s.Lock(false))
+	}
+}
+
+func (s *Set) lastWish() (locked bool) {
+	s.wishes.Lock()
+	defer s.wishes.Unlock()
+	return s.closed
+}

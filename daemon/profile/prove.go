@@ -1,0 +1,201 @@
+package profile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"bloq-agent/accounts"
+	"bloq-agent/store"
+)
+
+// A candidate is a login that is about to be adopted.
+type candidate struct {
+	login   *login
+	record  store.Profile // what is written when the secrets are stored
+	from    inherited
+	warning string
+}
+
+func (c *candidate) wipe() {
+	c.login.wipe()
+	if c.from.grant != nil {
+		clear(c.from.grant.AccessToken)
+	}
+}
+
+func (c *candidate) adopted(before store.Profile, next proposal) Adopted {
+	out := Adopted{Record: c.record, Endpoints: next.endpoints, Warning: c.warning}
+	if before.ClientID != c.record.ClientID {
+		out.PreviousClientID = before.ClientID
+	}
+	if c.from.grant != nil {
+		out.Expiry = c.from.grant.Expiry
+	}
+	return out
+}
+
+// adopt proves the login of a and stores it. If it fails, everything is as before.
+// Once the endpoint has rotated the refresh token there is no way back: the login
+// is adopted, and a store that fails is tried again as after every exchange.
+func (p *Profile) adopt(old *state, next proposal, a Adoption) (*candidate, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), adoptTimeout)
+	defer cancel()
+	c, err := newCandidate(ctx, p, old, next, a)
+	if err != nil {
+		return nil, err
+	}
+	before := p.record()
+	err = p.prepareRecord(next)
+	if err == nil {
+		err = c.prove(ctx, a, p.words)
+	}
+	if err == nil {
+		err = c.login.write(ctx)
+	}
+	if err == nil {
+		err = c.login.commit()
+	}
+	switch {
+	case err == nil:
+		c.login.commit = committed
+		c.login.mark.clear()
+		return c, nil
+	case c.login.rotated:
+		c.from.unsaved = c.login.copyItem().RefreshToken
+		c.warning = joined(c.warning, "the refresh token is not saved yet: "+err.Error()+"; it is tried again until it is")
+		return c, nil
+	}
+	takeBack(ctx, p, old, before, next.store, err)
+	c.wipe()
+	return nil, p.adoptionProblem(next.store, err)
+}
+
+func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a Adoption) (*candidate, error) {
+	client, err := accounts.New(next.endpoints, p.set.settings.Load().Client)
+	if err != nil {
+		return nil, badRequest(err.Error())
+	}
+	origin, err := accounts.Origin(next.endpoints.Token)
+	if err != nil {
+		return nil, badRequest(err.Error())
+	}
+	item := store.Item{
+		Origin:       origin,
+		RefreshToken: a.RefreshToken.Clone(),
+		ClientID:     a.ClientID,
+		ClientSecret: a.ClientSecret.Clone(),
+		AccountToken: a.AccountToken.Clone(),
+		Serial:       lastSerial(ctx, old, next),
+	}
+	if times, err := accounts.TokenTimes(a.AccountToken.Reveal()); err == nil {
+		item.AccountExpiry = times.Expiry
+	}
+	record := next.record
+	record.ClientID, record.Pending = a.ClientID, without(record.Pending, append(a.Deleted, a.ClientID)...)
+	if times, err := accounts.TokenTimes(a.RefreshToken.Reveal()); err == nil {
+		record.RefreshExpiry = times.Expiry
+	}
+	c := &candidate{login: p.newLogin(client, next.store, record, item), record: record}
+	c.login.commit = func() error { return c.commit(p) }
+	return c, nil
+}
+
+// lastSerial is the highest serial of the login before (invariant 7).
+func lastSerial(ctx context.Context, old *state, next proposal) uint64 {
+	item, err := next.store.Load(ctx, next.record.ID)
+	if err != nil {
+		item = store.Item{}
+	}
+	defer item.Wipe()
+	if old.login == nil {
+		return item.Serial
+	}
+	running := old.login.copyItem()
+	defer running.Wipe()
+	return max(item.Serial, running.Serial)
+}
+
+// prepareRecord names the new place on the record before anything is stored there.
+func (e entry) prepareRecord(next proposal) error {
+	r := e.record()
+	if store.Place(r.Store) == store.Place(next.store.Name()) {
+		return nil
+	}
+	if r.ID == "" {
+		r = next.record
+		r.Store = "" // nothing is adopted yet
+	}
+	return e.noteCopy(r, next.store.Name())
+}
+
+// commit writes the record of a login that is stored.
+func (c *candidate) commit(p *Profile) error {
+	now := p.record()
+	r := moved(now, c.login.store.Name())
+	c.record.Leftovers, c.record.Rotates = r.Leftovers, now.Rotates && c.record.Rotates || c.login.rotated
+	if err := p.put(c.record); err != nil {
+		return &recordError{err}
+	}
+	return nil
+}
+
+// A recordError says that the record of a login could not be written.
+type recordError struct{ err error }
+
+func (e *recordError) Error() string { return "recording the profile: " + e.err.Error() }
+func (e *recordError) Unwrap() error { return e.err }
+
+// prove gets the first access token. Without one from the login it spends the
+// refresh token, as an exchange does: marked, and with whatever the endpoint made
+// of it kept. Only the endpoint's explicit word refuses the login: an endpoint that
+// is down says nothing of the token.
+func (c *candidate) prove(ctx context.Context, a Adoption, w words) error {
+	// Without IssuedAt nobody knows how much of the token's life has passed.
+	if !a.AccessToken.IsZero() && !a.IssuedAt.IsZero() {
+		c.from.grant = grantAt(bytes.Clone(a.AccessToken.Reveal()), a.IssuedAt, time.Now())
+		return nil
+	}
+	l := c.login
+	if err := store.Probe(ctx, l.store); err != nil { // before a token is spent that may be rotated
+		return err
+	}
+	l.mark.set()
+	g, err := l.client.Refresh(ctx, l.item.RefreshToken.Reveal())
+	if unspent(err) {
+		l.mark.clear()
+	}
+	if g.RefreshToken != nil {
+		l.rotated = true
+		l.item.RefreshToken.Wipe()
+		l.item.RefreshToken = store.NewSecret(g.RefreshToken)
+		c.record.RefreshExpiry = g.RefreshExpiry
+	}
+	var e *accounts.Error
+	switch {
+	case err == nil:
+		grant := grantOf(g)
+		grant.RefreshToken = nil // it is the login's
+		c.from.grant = &grant
+	case !l.rotated && errors.As(err, &e) && (e.Class == accounts.Refused || e.Class == accounts.InvalidGrant):
+		return w.needsLogin("the endpoint refused the refresh token: " + err.Error())
+	default:
+		c.warning = "the refresh token is kept, but not proved yet: " + err.Error()
+	}
+	return nil
+}
+
+// takeBack undoes what an adoption that failed has stored.
+func takeBack(ctx context.Context, p *Profile, old *state, before store.Profile, st store.Store, cause error) {
+	if store.Place(before.Store) != store.Place(st.Name()) {
+		p.undo(before, cause)
+		return
+	}
+	if old.login == nil {
+		return // nobody knows what it was
+	}
+	if err := old.login.write(ctx); err != nil {
+		p.set.on(Event{Kind: NotUndone, Profile: p.name, Err: err})
+	}
+}

@@ -1,0 +1,100 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+)
+
+// A Dir is the state directory. One process holds it at a time.
+type Dir struct {
+	name string
+	held DiskFile // the directory itself, so that there is no lock file to remove
+}
+
+// A MovedError says that the state directory which is open is not the one at its
+// path any more. Nothing must be written then: it would be lost, or overwrite
+// what is there now.
+type MovedError struct {
+	Path string
+	Err  error // why there is none; nil if there is another one
+}
+
+func (e *MovedError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("the state directory %s is gone since the daemon started: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("the state directory %s was replaced since the daemon started, or a file system was mounted over it", e.Path)
+}
+
+// Unwrap is what the system said.
+func (e *MovedError) Unwrap() error { return e.Err }
+
+// openDir makes the directory if need be, checks that only we can write it, and
+// holds it. If another process does, the error is ErrInUse.
+func openDir(name string) (*Dir, error) {
+	if err := disk.MkdirAll(name, 0o700); err != nil {
+		return nil, err
+	}
+	if err := checkOwn(name, fs.ModeDir); err != nil {
+		return nil, err
+	}
+	held, err := disk.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	removeTemps(name)
+	return &Dir{name: name, held: held}, nil
+}
+
+func (d *Dir) close() error { return d.held.Close() }
+
+func (d *Dir) path(name string) string { return filepath.Join(d.name, name) }
+
+// Check returns a *MovedError if the directory at the path is another one than
+// this, by device and inode.
+func (d *Dir) Check() error {
+	held, err := d.held.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := disk.Lstat(d.name)
+	if err != nil {
+		return &MovedError{d.name, err}
+	}
+	if !sameFile(held, there) {
+		return &MovedError{d.name, nil}
+	}
+	return nil
+}
+
+func sameFile(a, b fs.FileInfo) bool {
+	x, xok := a.Sys().(*syscall.Stat_t)
+	y, yok := b.Sys().(*syscall.Stat_t)
+	return xok && yok && x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// WriteFile is WriteFile for a file in the directory, after Check.
+func (d *Dir) WriteFile(name string, data []byte) error {
+	if err := d.Check(); err != nil {
+		return err
+	}
+	return WriteFile(d.path(name), data)
+}
+
+// Remove removes a file in the directory, if it is there.
+func (d *Dir) Remove(name string) error {
+	err := disk.Remove(d.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Has reports whether the directory has a file called name.
+func (d *Dir) Has(name string) bool { return exists(d.path(name)) }
+
+// ReadFile reads a file in the directory that only we can have written.
+func (d *Dir) ReadFile(name string) ([]byte, error) { return disk.Read(d.path(name)) }
