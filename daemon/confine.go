@@ -57,7 +57,7 @@ func (d *Daemon) writable() []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	for _, s := range d.config.get().sinks() {
+	for _, s := range d.config.get().Sinks() {
 		add(s.Path)
 	}
 	for _, path := range d.sinks.Paths() {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/store"
 )
@@ -23,7 +24,7 @@ func TestWhatMustBeWritable(t *testing.T) {
 	}
 	do(t, os.WriteFile(at("state/sinks.json"), []byte(`[{"path":"`+at("old/token")+`","profile":"x","files":[]}]`), 0o600))
 	d := &Daemon{options: Options{StateDir: at("state"), Writes: []string{at("key")}}}
-	d.config.current.Store(&loaded{Config: Config{Profiles: map[string]ProfileConfig{
+	d.config.current.Store(&loaded{Config: config.Config{Profiles: map[string]config.Profile{
 		"default": {Sinks: []sink.Sink{{Path: at("sink/a")}, {Path: at("sink/b")}, {Path: at("later/c")}}},
 	}}})
 	defer d.sinks.Start(sink.Options{

@@ -62,7 +62,7 @@ func (a api) speak(w http.ResponseWriter, r *http.Request, tool dialect.Dialect,
 		}
 		c := a.config.get()
 		request.profile = p.Name()
-		q.Hosts, q.Username = c.hosts(p.Record()), c.Profiles[p.Name()].DockerUsername
+		q.Hosts, q.Username = c.Hosts(p.Record()), c.Profiles[p.Name()].DockerUsername
 		if q.Username == "" {
 			q.Username = "bloq"
 		}

@@ -18,7 +18,7 @@
 //	Profile.dropLater            a profile             the copy that was left is deleted, or the Set closes
 //	Set.background's             a profile, Configure  its exchange or its looks are over
 //	Set.each's                   its caller, waiting   f returns
-//	configuration watcher        Run                   ctx ends
+//	config.Watch's               Run                   ctx ends
 //	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
 //	callers.Ring.Run             Run                   ctx ends
 //	Daemon.keepTokensFresh       Run                   ctx ends

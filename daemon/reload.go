@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"cmp"
+	"context"
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -10,10 +13,9 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
-	"bloq-agent/daemon/dialect"
+	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
-	"bloq-agent/store"
 	"bloq-agent/store/trusted"
 
 	"github.com/rs/zerolog"
@@ -27,16 +29,16 @@ type configuration struct {
 }
 
 type loaded struct {
-	Config
+	config.Config
 	at  time.Time // zero while there was no good file yet
 	err error     // why the file as it is now was not taken; nil if it was
 }
 
-func (c *configuration) get() Config {
+func (c *configuration) get() config.Config {
 	if l := c.current.Load(); l != nil {
 		return l.Config
 	}
-	return Config{}
+	return config.Config{}
 }
 
 // ready reports whether there has been a good configuration.
@@ -74,7 +76,7 @@ func (c *configuration) status(path string) ipc.ConfigStatus {
 
 // reload reads the configuration. A file that is wrong keeps the one in force.
 func (d *Daemon) reload() {
-	c, data, err := LoadConfig(d.options.ConfigPath)
+	c, data, err := config.Load(d.options.ConfigPath)
 	d.config.lastRead = data
 	first := !d.config.ready()
 	if err != nil {
@@ -104,6 +106,52 @@ func (d *Daemon) reload() {
 	}
 }
 
+// watch sends when the configuration file may have changed. Without inotify there
+// is still SIGHUP.
+func (d *Daemon) watch(ctx context.Context) <-chan struct{} {
+	changed, err := config.Watch(ctx, d.options.ConfigPath)
+	if err != nil {
+		d.log.Warn().Err(err).Msg("configuration is not watched; send SIGHUP after a change")
+	}
+	return changed
+}
+
+// reloadChanged is reload for a hint of the file system, which also comes when
+// nothing of ours has changed, or half of it.
+func (d *Daemon) reloadChanged() {
+	data, err := trusted.ReadFile(d.options.ConfigPath)
+	if err == nil && len(data) == 0 {
+		return // truncated, and about to be written
+	}
+	if bytes.Equal(data, d.config.lastRead) && (err == nil || os.IsNotExist(err)) {
+		return // some other file of the directory
+	}
+	d.reload()
+}
+
+// recheckPause is for a configuration that is refused. The command that mends it
+// may change a directory that the watcher does not see.
+const recheckPause = 5 * time.Second
+
+// recheck fires when a refused configuration should be looked at again, and never
+// if it is not refused.
+func (d *Daemon) recheck() <-chan time.Time {
+	var refused *trusted.Error
+	if !errors.As(d.config.current.Load().err, &refused) {
+		return nil
+	}
+	return time.After(recheckPause)
+}
+
+// reloadMended is reload, unless what is wrong is what was wrong before.
+func (d *Daemon) reloadMended() {
+	_, _, err := config.Load(d.options.ConfigPath)
+	if before := d.config.current.Load().err; err != nil && before != nil && err.Error() == before.Error() {
+		return
+	}
+	d.reload()
+}
+
 // applyLevel puts the first level that is not "" in force, else info.
 func applyLevel(levels ...string) {
 	level := cmp.Or(levels...)
@@ -118,8 +166,8 @@ func applyLevel(levels ...string) {
 func (d *Daemon) settings() profile.Settings {
 	c := d.config.get()
 	s := profile.Settings{
-		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.endpoints,
-		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.roots}, Trust: string(c.rootsPEM),
+		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.Endpoints,
+		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots}, Trust: string(c.RootsPEM),
 		Restart: restartCommand(os.Getenv),
 	}
 	for _, name := range []string{c.Store, d.options.Store} {
@@ -140,30 +188,4 @@ func restartCommand(getenv func(string) string) string {
 		return "systemctl --user restart bloq-agent"
 	}
 	return "sudo systemctl restart bloq-agent@" + getenv("USER")
-}
-
-// endpoints are the URLs of a profile: what its login recorded, overridden by the
-// file.
-func (c Config) endpoints(r store.Profile) accounts.Endpoints {
-	e := accounts.Endpoints{Login: r.LoginURL, Token: r.TokenURL, Keys: r.KeysURL, Nodes: r.NodesURL}
-	pc, ok := c.Profiles[r.Name]
-	if !ok {
-		return e
-	}
-	if preset, err := accounts.Environment(pc.Environment); pc.Environment != "" && err == nil {
-		e = e.Override(preset)
-	}
-	if pc.AccountsURL != "" {
-		e = e.Override(accounts.FromAccountsURL(pc.AccountsURL))
-	}
-	return e.Override(pc.Endpoints)
-}
-
-// hosts are the servers that a profile's tokens may be given to: those of the file,
-// else the one of its Nodes API.
-func (c Config) hosts(r store.Profile) dialect.Hosts {
-	if list := c.Profiles[r.Name].Hosts; list != nil {
-		return list
-	}
-	return dialect.HostOf(c.endpoints(r).Nodes)
 }

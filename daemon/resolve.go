@@ -76,7 +76,7 @@ func (a api) owner(name string, q dialect.Question) (*profile.Profile, *ipc.Prob
 	c := a.config.get()
 	if name != "" || q.AllHosts {
 		p, problem := a.resolve(name)
-		if problem != nil || !q.AllHosts && !c.hosts(p.Record()).Allows(q.Target) {
+		if problem != nil || !q.AllHosts && !c.Hosts(p.Record()).Allows(q.Target) {
 			return nil, problem
 		}
 		return p, nil
@@ -88,7 +88,7 @@ func (a api) owner(name string, q dialect.Question) (*profile.Profile, *ipc.Prob
 	var first *profile.Profile
 	for _, p := range set.Profiles() {
 		switch {
-		case !c.hosts(p.Record()).Allows(q.Target):
+		case !c.Hosts(p.Record()).Allows(q.Target):
 		case p.Name() == "default":
 			return p, nil
 		case first == nil:

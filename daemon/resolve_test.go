@@ -1,14 +1,6 @@
 package daemon
 
-import (
-	"testing"
-
-	"bloq-agent/store"
-)
-
-func storeProfile(name string) store.Profile {
-	return store.Profile{Name: name, TokenURL: "https://recorded.example/token"}
-}
+import "testing"
 
 func TestNearest(t *testing.T) {
 	names := []string{"default", "staging", "work"}

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/dialect"
 	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/sink"
@@ -36,32 +35,22 @@ func (t tokenFiles) start() (stop func()) {
 		Record: sinksRecord(t.options.StateDir),
 		Save:   store.WriteFile,
 		Wanted: func() ([]sink.Sink, bool) {
-			config := t.config.get()
-			return config.sinks(), t.config.ready()
+			return t.config.get().Sinks(), t.config.ready()
 		},
 		Content: t.content,
-		Forbidden: append(ownDirs(os.Getenv), t.options.StateDir,
+		Forbidden: append(config.OwnDirs(os.Getenv), t.options.StateDir,
 			filepath.Dir(t.options.ConfigPath), filepath.Dir(t.options.Listener.Addr().String())),
 		Explain: t.explain,
 		On:      t.tell,
 	})
 }
 
-// sinks are those of every profile.
-func (c Config) sinks() []sink.Sink {
-	var all []sink.Sink
-	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
-		all = append(all, c.Profiles[name].Sinks...)
-	}
-	return all
-}
-
 // CheckSinks says why a daemon would refuse the sinks of c, as far as that can be
 // said beforehand. None need run.
-func CheckSinks(c Config, getenv func(string) string) error {
+func CheckSinks(c config.Config, getenv func(string) string) error {
 	var all []error
-	for _, s := range c.sinks() {
-		state, err := StateDir(getenv)
+	for _, s := range c.Sinks() {
+		state, err := config.StateDir(getenv)
 		if err == nil {
 			err = sink.Check(sinksRecord(state), s)
 		}

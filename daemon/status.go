@@ -65,7 +65,7 @@ func (d *Daemon) describe(s profile.Status) ipc.ProfileStatus {
 		Profile: s.Name, Environment: r.Environment, Store: r.Store, ClientID: r.ClientID,
 		TokenURL: e.Token, LoginURL: e.Login, KeysURL: e.Keys, NodesURL: e.Nodes,
 		RefreshExpiry: r.RefreshExpiry.UTC(), Pending: pendingIDs(r), StoreNote: storeNote(d.options.Stores, r.Store),
-		Hosts: d.config.get().hosts(r).Origins(),
+		Hosts: d.config.get().Hosts(r).Origins(),
 		Sinks: tokenFiles{d}.status(s.Name),
 	}
 	out.Warning = warning(s)

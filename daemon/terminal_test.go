@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/dialect"
 	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
@@ -49,7 +50,7 @@ func TestNothingFromOutsideMovesTheCursor(t *testing.T) {
 		}
 		oneLine(t, format, strings.TrimSuffix(string(b), "\n"))
 	}
-	_, err := ParseConfig(poison, []byte("\"MARK\\u001b]0;x\\u0007\\nINJECTED\\u202e\" = 1"))
+	_, err := config.Parse(poison, []byte("\"MARK\\u001b]0;x\\u0007\\nINJECTED\\u202e\" = 1"))
 	oneLine(t, "configuration", err.Error())
 
 	problem := &ipc.Problem{Code: ipc.CodeUnavailable, Detail: poison, Hint: poison}

@@ -185,14 +185,14 @@ func TestConfigurationMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := w.run("", "bloq-agent", "config", "check")
-	for _, want := range []string{config + ":1: log_level", config + `:2: unknown key "frobnicate"`, config + `:5: unknown key "profile.work.enviroment"`, config + ":6: token_url"} {
+	for _, want := range []string{config + ": log_level", config + `:2: unknown key "frobnicate"`, config + `:5: unknown key "profile.work.enviroment"`, config + ": profile.work.token_url"} {
 		if r.code != 5 || !strings.Contains(r.stderr, want) {
 			t.Errorf("exit %d; want %q in\n%s", r.code, want, r.stderr)
 		}
 	}
 	// The daemon runs all the same, and says so to whoever asks.
 	w.start("--store", "memory")
-	w.wants(w.run("", "bloq-token"), 5, config+":1: log_level", "bloq-agent config check")
+	w.wants(w.run("", "bloq-token"), 5, config+`:2: unknown key "frobnicate"`, "bloq-agent config check")
 	if w.log.contains(0, "keeping the one before") || !w.log.contains(0, "nothing is served until it is mended") {
 		t.Errorf("what holds now?\n%s", w.log.String())
 	}

@@ -68,6 +68,14 @@ func TestTheTreeOfImports(t *testing.T) {
 		"bloq-agent/daemon/harden":     {},
 		"bloq-agent/daemon/systemd":    {"bloq-agent/ipc"},
 		"bloq-agent/daemon/wake":       {"bloq-agent/refresher"},
+		"bloq-agent/daemon/sink":       {"bloq-agent/daemon/harden", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted"},
+		"bloq-agent/daemon/config": {
+			"bloq-agent/accounts", "bloq-agent/accounts/loopback", "bloq-agent/daemon/dialect", "bloq-agent/daemon/sink", "bloq-agent/daemon/harden",
+			"bloq-agent/ipc", "bloq-agent/store", "bloq-agent/store/failpoint", "bloq-agent/store/trusted",
+		},
+		"bloq-agent/daemon/harden":  {},
+		"bloq-agent/daemon/systemd": {"bloq-agent/ipc"},
+		"bloq-agent/daemon/wake":    {"bloq-agent/refresher"},
 		// What a profile is knows neither the socket nor the log.
 		"bloq-agent/daemon/profile": {
 			"bloq-agent/accounts", "bloq-agent/accounts/loopback", "bloq-agent/refresher",

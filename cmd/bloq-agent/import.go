@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"bloq-agent/accounts"
-	"bloq-agent/daemon"
+	"bloq-agent/daemon/config"
 	"bloq-agent/ipc"
 	"bloq-agent/store/trusted"
 
@@ -90,7 +90,7 @@ to remove the secrets from it is printed at the end.`,
 
 // bclPath is in the same directory of configurations as ours.
 func bclPath(getenv func(string) string) (string, error) {
-	ours, err := daemon.ConfigPath(getenv)
+	ours, err := config.Path(getenv)
 	if err != nil {
 		return "", fail(ipc.ExitUsage, "", "%v", err)
 	}

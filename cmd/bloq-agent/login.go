@@ -11,7 +11,7 @@ import (
 
 	"bloq-agent/accounts"
 	"bloq-agent/cmd/internal/built"
-	"bloq-agent/daemon"
+	"bloq-agent/daemon/config"
 	"bloq-agent/ipc"
 	"bloq-agent/store/trusted"
 
@@ -102,11 +102,11 @@ func (l link) accounts(e accounts.Endpoints) (*accounts.Client, error) {
 	if err := l.get(ipc.RouteStatus, nil, &s); err != nil {
 		return nil, err
 	}
-	config, _, err := daemon.LoadConfig(s.Config.Path)
+	c, _, err := config.Load(s.Config.Path)
 	if err != nil {
 		return nil, failAll(ipc.ExitUnavailable, cmp.Or(trusted.Mend(err), "bloq-agent config check"), err)
 	}
-	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + built.Version(), RootCAs: config.Roots()})
+	return accounts.New(e, accounts.Options{UserAgent: "bloq-agent/" + built.Version(), RootCAs: c.Roots})
 }
 
 func loginCommand() *cobra.Command {

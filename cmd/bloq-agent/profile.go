@@ -7,6 +7,7 @@ import (
 
 	"bloq-agent/accounts"
 	"bloq-agent/daemon"
+	"bloq-agent/daemon/config"
 	"bloq-agent/ipc"
 	"bloq-agent/store/trusted"
 
@@ -205,9 +206,9 @@ func configCommand() *cobra.Command {
 				if err := mustExist(cmd, path); err != nil {
 					return err
 				}
-				config, data, err := daemon.LoadConfig(path)
+				c, data, err := config.Load(path)
 				if err == nil {
-					err = daemon.CheckSinks(config, os.Getenv)
+					err = daemon.CheckSinks(c, os.Getenv)
 				}
 				switch {
 				case err != nil:
@@ -234,7 +235,7 @@ func configPath(cmd *cobra.Command, flag string) (string, error) {
 	if cmd.Flags().Changed("config") {
 		return flag, nil
 	}
-	path, err := daemon.ConfigPath(os.Getenv)
+	path, err := config.Path(os.Getenv)
 	if err != nil {
 		return "", fail(ipc.ExitUsage, "", "%v", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"bloq-agent/cmd/internal/built"
 	"bloq-agent/daemon"
+	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/harden"
 	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/systemd"
@@ -23,7 +24,7 @@ import (
 )
 
 func serveCommand() *cobra.Command {
-	var config, storeName, level, format string
+	var path, storeName, level, format string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "run the daemon",
@@ -36,7 +37,7 @@ func serveCommand() *cobra.Command {
 			if !oneOf(level, "", "debug", "info", "warn", "error") {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-level %q: debug, info, warn or error", level)
 			}
-			if err := mustExist(cmd, config); err != nil {
+			if err := mustExist(cmd, path); err != nil {
 				return err
 			}
 			log, err := daemon.NewLogger(os.Stderr, format)
@@ -47,7 +48,7 @@ func serveCommand() *cobra.Command {
 				log.Warn().Err(hardened).Msg("the process is open to other programs; going on")
 			}
 			options := daemon.Options{Version: built.Version(), Store: storeName, Log: log, LogLevel: level}
-			if err := places(cmd, config, &options); err != nil {
+			if err := places(cmd, path, &options); err != nil {
 				return err
 			}
 			listener, kept, err := listen(cmd)
@@ -67,7 +68,7 @@ func serveCommand() *cobra.Command {
 			return serve(d)
 		}),
 	}
-	cmd.Flags().StringVar(&config, "config", "", configUsage)
+	cmd.Flags().StringVar(&path, "config", "", configUsage)
 	cmd.Flags().StringVar(&storeName, "store", "", "where new logins rest: keyring, file, or memory, which forgets them at exit (default: the configuration's, else keyring)")
 	cmd.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error (default: the configuration's, else info)")
 	cmd.Flags().StringVar(&format, "log-format", "auto", "auto, json or console")
@@ -75,14 +76,14 @@ func serveCommand() *cobra.Command {
 }
 
 // places sets where everything of ours lies.
-func places(cmd *cobra.Command, config string, o *daemon.Options) (err error) {
-	if o.ConfigPath, err = configPath(cmd, config); err != nil {
+func places(cmd *cobra.Command, path string, o *daemon.Options) (err error) {
+	if o.ConfigPath, err = configPath(cmd, path); err != nil {
 		return err
 	}
-	if o.StateDir, err = daemon.StateDir(os.Getenv); err != nil {
+	if o.StateDir, err = config.StateDir(os.Getenv); err != nil {
 		return fail(ipc.ExitUsage, "", "%v", err)
 	}
-	keys, err := daemon.KeyDir(os.Getenv)
+	keys, err := config.KeyDir(os.Getenv)
 	if err != nil {
 		return fail(ipc.ExitUsage, "", "%v", err)
 	}

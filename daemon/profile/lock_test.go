@@ -26,14 +26,6 @@ func (s *Set) serve(t *testing.T, name, storeName, refreshToken string) *Profile
 	return p
 }
 
-func wantToken(t *testing.T, p *Profile, want string) {
-	t.Helper()
-	token, err := p.Token(t.Context(), 0)
-	if err != nil || string(token.Value) != want {
-		t.Errorf("%s: %q, %v; want %q", p.name, token.Value, err, want)
-	}
-}
-
 func wantKind(t *testing.T, err error, want Kind) {
 	t.Helper()
 	var problem *Problem

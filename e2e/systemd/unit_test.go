@@ -136,7 +136,7 @@ func TestABadConfigurationIsServed(t *testing.T) {
 	asked := 0
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		asked++
-		if r := u.token(); r.code != 5 || !strings.Contains(r.err, "config.toml:1") || !strings.Contains(r.err, "bloq-agent config check") {
+		if r := u.token(); r.code != 5 || !strings.Contains(r.err, "config.toml: log_level") || !strings.Contains(r.err, "bloq-agent config check") {
 			t.Fatalf("after %d answers: %+v\n%s", asked, r, h.journal())
 		}
 		if got := u.show("socket", "ActiveState"); got != "active" {
@@ -167,7 +167,7 @@ func TestAConfigurationThatChanges(t *testing.T) {
 	u.configure(badConfig)
 	said("configuration not taken", 1)
 	u.mustToken()
-	if got := h.must("alice", "bloq-agent", "status", "--json"); !strings.Contains(got, "config.toml:1") {
+	if got := h.must("alice", "bloq-agent", "status", "--json"); !strings.Contains(got, "config.toml: log_level") {
 		t.Errorf("status does not tell: %s", got)
 	}
 	u.configure(goodConfig + "# mended\n")
