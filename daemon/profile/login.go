@@ -39,7 +39,7 @@ type login struct {
 }
 
 // exchanging is the memory of the loop that calls exchange. Nothing else touches
-// it.
+// it while that runs; the next login of the same secrets takes it over.
 type exchanging struct {
 	rotated  bool          // the endpoint replaced a refresh token
 	refusals int           // bare ones, in a row
@@ -124,16 +124,16 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	l.mu.Unlock()
 	defer l.waitsFor("the store")()
 	failpoint.Hit("before the save")
-	if err := l.write(ctx); err != nil {
-		return err
+	err := l.write(ctx)
+	if err == nil {
+		err = l.commit()
 	}
-	if err := l.commit(); err != nil {
-		return err
+	if err == nil {
+		l.commit = committed
+		failpoint.Hit("after the save")
 	}
-	l.commit = committed
-	failpoint.Hit("after the save")
-	l.learnExpiry(true)
-	return nil
+	l.learnExpiry(true) // the endpoint rotates, whatever the store says
+	return err
 }
 
 // write saves l's item under the next serial (invariant 7).

@@ -36,9 +36,10 @@ func (p *Profile) Move(to string) error {
 		}
 		take := old.inherit()
 		take.unsaved = store.Secret{} // the copy has it
+		l := p.newLogin(old.login.client, dst, p.record(), item)
+		l.exchanging = old.login.exchanging
 		return plan{
-			endpoints: old.endpoints, from: take,
-			login:  p.newLogin(old.login.client, dst, p.record(), item),
+			endpoints: old.endpoints, from: take, login: l,
 			events: []Event{{Kind: Moved, Store: to, From: from}},
 		}, nil
 	})

@@ -304,6 +304,7 @@ func (p *Profile) reconfigure(old *state) (plan, error) {
 	switch {
 	case err == nil:
 		todo.login = p.newLogin(client, old.login.store, p.record(), item)
+		todo.login.exchanging = old.login.exchanging
 		return todo, nil
 	case old.unsavedErr() != nil: // only memory has its refresh token
 		p.set.on(Event{Kind: NotReloaded, Profile: p.name, Err: err})
