@@ -51,6 +51,7 @@ func (l *login) reread(ctx context.Context, refused bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, rereadTimeout)
 	defer cancel()
 	item, err := l.store.Load(ctx, l.id)
+	l.beside = false
 	if err != nil {
 		return false
 	}
@@ -70,8 +71,10 @@ func (l *login) adoptNewer(item store.Item, refused bool) bool {
 	if foreign || item.RefreshToken.IsZero() || item.RefreshToken.Equal(l.item.RefreshToken) {
 		return false
 	}
-	newer := item.Serial > l.item.Serial || item.Source != l.item.Source // another credential has no serial
+	// Another credential has no serial.
+	newer := item.Serial > l.item.Serial || l.store.Name() == "credential" && item.Source != l.item.Source
 	incomparable := item.Serial == 0 || item.Serial == l.item.Serial
+	l.beside = !newer && incomparable && !l.unsaved
 	if !newer && (!refused || !incomparable || l.unsaved) {
 		return false
 	}
@@ -91,7 +94,11 @@ func (l *login) checkWritable(ctx context.Context) error {
 	if !l.rotated && !l.hooks.rotates() || l.left() < keepBack {
 		return nil
 	}
-	if err := l.write(ctx); err != nil {
+	try := l.write
+	if l.beside {
+		try = func(ctx context.Context) error { return store.Probe(ctx, l.store) }
+	}
+	if err := try(ctx); err != nil {
 		return fmt.Errorf("not refreshing while the store cannot be written: %w", err)
 	}
 	return nil

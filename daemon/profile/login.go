@@ -43,6 +43,7 @@ type login struct {
 type exchanging struct {
 	rotated  bool          // the endpoint replaced a refresh token
 	refusals int           // bare ones, in a row
+	beside   bool          // the store has a token that is tried if ours is refused
 	doubted  bool          // a crash may have lost the reply to the last exchange
 	bought   time.Duration // when a successor was last asked for, by Boottime; 0 for never
 }
@@ -136,17 +137,21 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	return err
 }
 
-// write saves l's item under the next serial (invariant 7).
+// write saves l's item under the next serial (invariant 7). A save that fails uses
+// its serial up all the same: the store may have taken the item before it failed,
+// and that is older than whatever the next save brings.
 func (l *login) write(ctx context.Context) error {
-	item := l.copyItem()
+	l.mu.Lock()
+	l.item.Serial++
+	item := l.item.Clone()
+	l.mu.Unlock()
 	defer item.Wipe()
-	item.Serial++
 	if err := l.store.Save(ctx, l.id, item); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.item.Serial, l.unsaved = item.Serial, false
+	l.unsaved = false
 	return nil
 }
 

@@ -87,7 +87,7 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 		ClientID:     a.ClientID,
 		ClientSecret: a.ClientSecret.Clone(),
 		AccountToken: a.AccountToken.Clone(),
-		Serial:       lastSerial(ctx, old, next),
+		Serial:       firstSerial(ctx, old, next),
 	}
 	if times, err := accounts.TokenTimes(a.AccountToken.Reveal()); err == nil {
 		item.AccountExpiry = times.Expiry
@@ -102,7 +102,13 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 	return c, nil
 }
 
-// lastSerial is the highest serial of the login before (invariant 7).
+// firstSerial is above every serial of the login before (invariant 7), one that
+// cannot be read now among them: no login is saved once a second for long.
+func firstSerial(ctx context.Context, old *state, next proposal) uint64 {
+	return max(lastSerial(ctx, old, next), uint64(time.Now().Unix()))
+}
+
+// lastSerial is the highest serial of the login before, as far as it is known.
 func lastSerial(ctx context.Context, old *state, next proposal) uint64 {
 	item, err := next.store.Load(ctx, next.record.ID)
 	if err != nil {
