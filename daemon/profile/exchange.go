@@ -119,8 +119,8 @@ func (l *login) spend(ctx context.Context) (accounts.Grant, error) {
 	switch {
 	case !keys:
 	case dead:
-		if bought, err := l.buy(ctx, item); err == nil {
-			return withToken(bought, g), nil
+		if bought, err := l.buy(ctx, item); err == nil || bought.RefreshToken != nil {
+			return withToken(bought, g), err
 		}
 	case err == nil && l.wantsSuccessor(item.RefreshToken, time.Now().Add(g.Skew)):
 		// Beside a good token: a failure must cost nothing.

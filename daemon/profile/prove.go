@@ -60,7 +60,9 @@ func (p *Profile) adopt(old *state, next proposal, a Adoption) (*candidate, erro
 	switch {
 	case err == nil:
 		c.login.commit = committed
-		c.login.mark.clear()
+		if c.from.grant != nil || c.login.rotated { // else a reply may be lost still
+			c.login.mark.clear()
+		}
 		return c, nil
 	case c.login.rotated:
 		c.from.unsaved = c.login.copyItem().RefreshToken
