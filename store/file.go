@@ -44,12 +44,20 @@ func (f *File) check() error {
 	return nil
 }
 
-// Stamp changes whenever the item's file does, or a file of the key: in content,
-// mode or owner.
+// Stamp changes whenever the item's file does, a file of the key, or a directory
+// on the way to them: in content, mode or owner.
 func (f *File) Stamp(id string) string {
-	stamp := fileStamp(f.path(id))
+	stamp := fileStamp(f.path(id)) + wayStamp(f.dir) + wayStamp(f.key.dir)
 	for _, name := range []string{sealedKeyFile, bareKeyFile, recipientFile} {
 		stamp += fileStamp(f.key.file(name))
+	}
+	return stamp
+}
+
+func wayStamp(dir string) string {
+	stamp := fileStamp(dir)
+	if up := filepath.Dir(dir); up != dir {
+		stamp += wayStamp(up)
 	}
 	return stamp
 }

@@ -101,11 +101,15 @@ func lookAgain(p *Profile, s *state) {
 func (s *state) look(ctx context.Context) {
 	done := make(chan struct{})
 	select {
-	case s.looks <- done:
-	case <-s.replaced:
-		return
-	case <-ctx.Done():
-		return
+	case s.looks <- done: // first, so that a caller without time starts a look for the next
+	default:
+		select {
+		case s.looks <- done:
+		case <-s.replaced:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 	select {
 	case <-done:
