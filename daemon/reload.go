@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -168,7 +169,7 @@ func (d *Daemon) settings() profile.Settings {
 	s := profile.Settings{
 		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.Endpoints,
 		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots}, Trust: string(c.RootsPEM),
-		Restart: restartCommand(os.Getenv),
+		Restart: restartCommand(os.Getenv, os.Getpid()),
 	}
 	for _, name := range []string{c.Store, d.options.Store} {
 		if name != "" {
@@ -178,12 +179,14 @@ func (d *Daemon) settings() profile.Settings {
 	return s
 }
 
-// restartCommand restarts a daemon that systemd started; "" for one that a person
-// did. systemd.exec(5) names the variables.
-func restartCommand(getenv func(string) string) string {
+// restartCommand is what a person types to restart the daemon of that pid.
+// systemd.exec(5) names the variables. A terminal that is itself a service hands
+// them down to a daemon that a person starts in it; only SYSTEMD_EXEC_PID tells.
+func restartCommand(getenv func(string) string, pid int) string {
+	self := strconv.Itoa(pid)
 	switch {
-	case getenv("INVOCATION_ID") == "":
-		return ""
+	case getenv("INVOCATION_ID") == "" || cmp.Or(getenv("SYSTEMD_EXEC_PID"), self) != self:
+		return "stop bloq-agent (kill " + self + ") and start it again"
 	case getenv("MANAGERPID") != "": // of the user's manager
 		return "systemctl --user restart bloq-agent"
 	}

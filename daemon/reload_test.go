@@ -65,3 +65,22 @@ func TestAnEmptyFileIsASaveInProgress(t *testing.T) {
 		t.Errorf("store %q without a file", got)
 	}
 }
+
+// A hint to restart must work where it is read.
+func TestTheHintToRestart(t *testing.T) {
+	const self, byHand = 7, "stop bloq-agent (kill 7) and start it again"
+	for name, tt := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"by hand":                      {nil, byHand},
+		"the user's manager":           {map[string]string{"INVOCATION_ID": "x", "MANAGERPID": "1", "SYSTEMD_EXEC_PID": "7"}, "systemctl --user restart bloq-agent"},
+		"before systemd 248":           {map[string]string{"INVOCATION_ID": "x", "MANAGERPID": "1"}, "systemctl --user restart bloq-agent"},
+		"the system's":                 {map[string]string{"INVOCATION_ID": "x", "SYSTEMD_EXEC_PID": "7", "USER": "ann"}, "sudo systemctl restart bloq-agent@ann"},
+		"a terminal that is a service": {map[string]string{"INVOCATION_ID": "x", "MANAGERPID": "1", "SYSTEMD_EXEC_PID": "5"}, byHand},
+	} {
+		if got := restartCommand(func(name string) string { return tt.env[name] }, self); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}

@@ -33,7 +33,7 @@ type tokenFiles struct{ *Daemon }
 func (t tokenFiles) start() (stop func()) {
 	return t.sinks.Start(sink.Options{
 		Record: sinksRecord(t.options.StateDir),
-		Save:   store.WriteFile,
+		Save:   t.saveRecord,
 		Wanted: func() ([]sink.Sink, bool) {
 			return t.config.get().Sinks(), t.config.ready()
 		},
@@ -43,6 +43,17 @@ func (t tokenFiles) start() (stop func()) {
 		Explain: t.explain,
 		On:      t.tell,
 	})
+}
+
+// saveRecord writes into the state directory, so it looks first whether that is
+// still ours (invariant 5 of package profile).
+func (t tokenFiles) saveRecord(path string, data []byte) error {
+	if set := t.state.set.Load(); set != nil {
+		if err := set.Misplaced(); err != nil {
+			return err
+		}
+	}
+	return store.WriteFile(path, data)
 }
 
 // CheckSinks says why a daemon would refuse the sinks of c, as far as that can be

@@ -9,6 +9,7 @@ import (
 	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 )
 
 // openGap is how long after an attempt in vain to read the state directory a
@@ -74,12 +75,7 @@ func (s *state) get() (*profile.Set, *ipc.Problem) {
 }
 
 func stateProblem(err error) *ipc.Problem {
-	p := &ipc.Problem{Code: ipc.CodeConfiguration, Detail: "the profiles cannot be read: " + err.Error()}
-	var mends interface{ Command() string }
-	if errors.As(err, &mends) {
-		p.Hint = mends.Command()
-	}
-	return p
+	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: "the profiles cannot be read: " + err.Error(), Hint: trusted.Mend(err)}
 }
 
 // start reads the secrets, if the configuration says where they may be sent.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,11 +24,11 @@ func (a api) handleStatus(w http.ResponseWriter, r *http.Request) {
 		Unremoved: tokenFiles{a.Daemon}.dropped(),
 	}
 	set, problem := a.state.get()
+	if problem == nil && !slices.ContainsFunc(set.Profiles(), serves) {
+		problem = wire(set.Misplaced()) // which hides logins
+	}
 	if problem != nil {
-		if s.Config.Error == "" {
-			s.Config.Error = problem.Detail
-		}
-		server.JSON(w, http.StatusOK, s)
+		fail(w, problem)
 		return
 	}
 	s.Locked = set.Locked()
@@ -45,6 +46,8 @@ func (a api) handleStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	server.JSON(w, http.StatusOK, s)
 }
+
+func serves(p *profile.Profile) bool { return p.Status().Phase == profile.Serving }
 
 // statusOf describes the profile called name; nil if there is none.
 func (d *Daemon) statusOf(name string) *ipc.ProfileStatus {

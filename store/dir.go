@@ -84,8 +84,11 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 	return WriteFile(d.path(name), data)
 }
 
-// Remove removes a file in the directory, if it is there.
+// Remove removes a file in the directory, if it is there, after Check.
 func (d *Dir) Remove(name string) error {
+	if err := d.Check(); err != nil {
+		return err
+	}
 	err := disk.Remove(d.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -154,7 +154,7 @@ func checkOwn(path string, want fs.FileMode) error {
 	case !ok || int(st.Uid) != os.Getuid() || userns.Unknown(st.Uid):
 		return fmt.Errorf("%s belongs to another user", path)
 	case fi.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s can be written by others (chmod go-w mends it)", path)
+		return fmt.Errorf("%s can be written by others (chmod go-w %[1]s)", path)
 	}
 	return nil
 }

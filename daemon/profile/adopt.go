@@ -143,6 +143,9 @@ func (p *Profile) propose(a Adoption) (proposal, error) {
 	if p.set.stopping() {
 		return proposal{}, ErrStopping
 	}
+	if err := p.set.records.Dir().Check(); err != nil { // invariant 5, before a password is spent
+		return proposal{}, p.internal("looking at the state directory", err)
+	}
 	if p.set.locked.Load() {
 		return proposal{}, &Problem{Kind: NeedsUnlock, Phase: Locked, Detail: "locked", Hint: "bloq-agent unlock"}
 	}

@@ -1,6 +1,8 @@
 package profile
 
 import (
+	"cmp"
+
 	"bloq-agent/store"
 )
 
@@ -33,16 +35,20 @@ func end(p *Profile, r store.Profile) error {
 		// The secrets can be deleted all the same. Without them the record opens
 		// nothing.
 		if r.Store != "" && p.deleteItem(r.Store, r.ID) == nil {
-			return left(p, "the record of the login is left: "+err.Error())
+			return left(p, "the record of the login is left: "+err.Error(), err)
 		}
-		return left(p, "the daemon logs in again when it restarts: "+err.Error())
+		return left(p, "the daemon logs in again when it restarts: "+err.Error(), err)
 	}
 	if err := p.dropCopies(); err != nil {
-		return left(p, p.dropInBackground(err))
+		return left(p, p.dropInBackground(err), err)
 	}
 	return nil
 }
 
-func left(p *Profile, what string) error {
-	return &Problem{Kind: Unavailable, Detail: p.name + ": logged out, but " + what, Hint: "bloq-agent logout --profile " + p.name}
+func left(p *Profile, what string, err error) error {
+	logout := "bloq-agent logout --profile " + p.name
+	return &Problem{
+		Kind: Unavailable, Detail: p.name + ": logged out, but " + what,
+		Hint: cmp.Or(restart(p.set, err, logout), logout),
+	}
 }

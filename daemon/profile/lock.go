@@ -79,7 +79,7 @@ func (s *Set) Lock(force bool) error {
 	s.stores.File.Key().Lock()
 	s.on(Event{Kind: LockedAll})
 	if err != nil {
-		return &Problem{Kind: Internal, Detail: "locked until the daemon restarts: " + err.Error()}
+		return &Problem{Kind: Internal, Detail: "locked until the daemon restarts: " + err.Error(), Hint: restart(s, err, "bloq-agent lock")}
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func (s *Set) Unlock(passphrase []byte) error {
 		return err
 	}
 	if err := s.records.Dir().Remove(lockedFile); err != nil {
-		return &Problem{Kind: Internal, Detail: "unlocking: " + err.Error()}
+		return &Problem{Kind: Internal, Detail: "unlocking: " + err.Error(), Hint: restart(s, err, "bloq-agent unlock")}
 	}
 	if !s.unlock(wish) {
 		// The later Lock waits for its turn, and writes its mark then.

@@ -61,6 +61,9 @@ func load(p *Profile, record store.Profile, e accounts.Endpoints) (*login, error
 	if err != nil {
 		return nil, err
 	}
+	if err := p.set.records.Dir().Check(); err != nil { // what lies there may not be ours
+		return nil, err
+	}
 	item, err := st.Load(ctx, record.ID)
 	if err != nil {
 		return nil, err

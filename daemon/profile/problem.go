@@ -43,6 +43,16 @@ func (w words) movedProblem(err error) *Problem {
 	return &Problem{Kind: Configuration, Phase: Refused, Detail: w.name + ": " + err.Error(), Hint: w.set.settings.Load().Restart}
 }
 
+// restart is the hint for what failed with err, if a restart and then the command
+// mend that; else "".
+func restart(s *Set, err error, then string) string {
+	var moved *store.MovedError
+	if !errors.As(err, &moved) {
+		return ""
+	}
+	return s.settings.Load().Restart + ", then: " + then
+}
+
 // tokenProblem translates why a refresher has no token.
 func (w words) tokenProblem(err error) *Problem {
 	if problem := w.movedProblem(err); problem != nil {

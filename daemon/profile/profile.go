@@ -80,8 +80,19 @@ func (p *Profile) Token(ctx context.Context, minTTL time.Duration) (refresher.To
 		if t, ok := s.kept.token(p.set.clock); ok {
 			return t, nil
 		}
-		return refresher.Token{}, s.problem
+		return refresher.Token{}, why(p, s)
 	}
+}
+
+// why is what keeps s from serving. A home that was mounted after the start hides
+// logins, so a profile without one looks for that first.
+func why(p *Profile, s *state) error {
+	if s.phase == Absent {
+		if err := p.set.Misplaced(); err != nil {
+			return err
+		}
+	}
+	return s.problem
 }
 
 // awaitNext waits for the state after s, whose refresher was stopped.
@@ -108,7 +119,7 @@ func (p *Profile) serving(ctx context.Context) (*state, error) {
 	case p.set.locked.Load():
 		return nil, p.lockedProblem()
 	case s.phase != Serving:
-		return nil, s.problem
+		return nil, why(p, s)
 	}
 	return s, nil
 }

@@ -82,7 +82,7 @@ func TestAnAdoptionMarksItsExchange(t *testing.T) {
 	place := newPlace(t)
 	s := place.open(t)
 	p := s.logIn(t, e, "work", "file")
-	marked := func() bool { _, is := s.markOf(p.record()).found(); return is }
+	marked := func() bool { _, is := markOf(s.records.Dir(), p.record()).found(); return is }
 	during := false
 	look := func(map[string]any) { during = marked() }
 	e.spoil.Store(&look)

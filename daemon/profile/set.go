@@ -29,7 +29,7 @@ type Settings struct {
 	Client    accounts.Options
 	// Trust changes when Client trusts other certificates than before.
 	Trust string
-	// Restart is the command that restarts the daemon, or "".
+	// Restart is what a person types to restart the daemon.
 	Restart string
 }
 
