@@ -257,7 +257,7 @@ func TestAKillInsideAMoveLosesNothing(t *testing.T) {
 
 // passCredentials gives the world client keys as systemd credentials, for a
 // profile called robot. The daemon is stopped.
-func (w *world) passCredentials() {
+func (w *world) passCredentials() (directory string) {
 	w.t.Helper()
 	w.start("--store", "memory")
 	w.login()
@@ -266,10 +266,11 @@ func (w *world) passCredentials() {
 	w.stop()
 	credentials := w.t.TempDir()
 	for name, text := range map[string]string{"client-id": fields[2], "client-secret": fields[len(fields)-1]} {
-		must(w.t, os.WriteFile(filepath.Join(credentials, "bloq-agent.robot."+name), []byte(text+"\n"), 0o400))
+		must(w.t, os.WriteFile(filepath.Join(credentials, "bloq-agent.robot."+name), []byte(text+"\n"), 0o600))
 	}
 	w.configure("[profile.robot]\naccounts_url = \"" + w.url + "\"\n")
 	w.env = append(w.env, "CREDENTIALS_DIRECTORY="+credentials)
+	return credentials
 }
 
 // What a credential's login keeps and the file store are one place: neither a
@@ -315,6 +316,43 @@ func TestALoginFromSystemdCredentials(t *testing.T) {
 		t.Errorf("three starts bought %d refresh tokens, reuse %d", got, s.Reuse)
 	}
 	w.noSecretIn(w.dir)
+}
+
+// A logout ends the login of a credential too, until there is another one in its
+// place. So it does where the login has moved to the file store since.
+func TestALogoutEndsTheLoginOfACredential(t *testing.T) {
+	for name, moved := range map[string]bool{"where it is": false, "moved": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+			directory := w.passCredentials()
+			w.start()
+			w.must("", "bloq-agent", "refresh")
+			if moved {
+				w.must("", "bloq-agent", "store", "move", "--to", "file")
+			}
+			w.must("", "bloq-agent", "logout")
+			for range 2 {
+				w.wants(w.run("", "bloq-token"), 3, "robot: needs login", "bloq-agent login --profile robot")
+				w.stop()
+				w.start()
+			}
+			// The hint mends it, and that login is its own.
+			w.must(w.pass, "bloq-agent", "login", "--profile", "robot", "--store", "file", "--user", w.user, "--password-stdin")
+			w.must("", "bloq-token")
+			w.must("", "bloq-agent", "logout")
+			w.stop()
+			w.start("--store", "memory")
+			w.wants(w.run("", "bloq-token"), 3, "robot: needs login", "bloq-agent login --profile robot")
+			w.login("-p", "other")
+			fields := strings.Fields(w.must("", "bloq-agent", "keys", "create", "-p", "other").stdout)
+			must(t, os.WriteFile(filepath.Join(directory, "bloq-agent.robot.client-id"), []byte(fields[2]+"\n"), 0o600))
+			must(t, os.WriteFile(filepath.Join(directory, "bloq-agent.robot.client-secret"), []byte(fields[len(fields)-1]+"\n"), 0o600))
+			w.stop()
+			w.start()
+			w.must("", "bloq-token", "-p", "robot")
+		})
+	}
 }
 
 func TestImportBCL(t *testing.T) {

@@ -89,6 +89,17 @@ func (c *Credential) Load(ctx context.Context, id string) (Item, error) {
 	return kept, nil
 }
 
+// Fingerprint tells the credential that is there from any other. It is "" if there
+// is none.
+func (c *Credential) Fingerprint() string {
+	item, err := c.read()
+	if err != nil {
+		return ""
+	}
+	defer item.Wipe()
+	return item.Source
+}
+
 // Save keeps what was rotated.
 func (c *Credential) Save(ctx context.Context, id string, item Item) error {
 	return c.kept.Save(ctx, id, item)

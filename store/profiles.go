@@ -20,7 +20,7 @@ import (
 
 const (
 	profilesFile    = "profiles.json"
-	profilesVersion = 2 // 1 had one Leftover, and no Rotates
+	profilesVersion = 2 // 1 had one Leftover, and neither Rotates nor Ended
 )
 
 // A Profile is what is known of a login besides its secrets.
@@ -40,6 +40,9 @@ type Profile struct {
 	Leftovers []string `json:"leftovers,omitempty"`
 	// Leftover is the only one, in a file of version 1.
 	Leftover string `json:"leftover,omitempty"`
+	// Ended tells which credential was there when a logout ended the login: it is
+	// not logged in by again. It is empty for none.
+	Ended string `json:"ended_credential,omitempty"`
 	// Rotates says that the endpoint was seen to replace a refresh token.
 	Rotates bool `json:"rotates,omitempty"`
 	// Pending are client keys that logins made before they failed, or that a

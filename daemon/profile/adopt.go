@@ -153,7 +153,7 @@ func (p *Profile) propose(a Adoption) (proposal, error) {
 	if r.ID == "" {
 		r.ID = store.NewID()
 	}
-	r.Pending = located(r.Pending, r.KeysURL)
+	r.Pending, r.Ended = located(r.Pending, r.KeysURL), ""
 	e, err := p.proposeURLs(&r, a)
 	if err != nil {
 		return proposal{}, err

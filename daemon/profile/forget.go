@@ -30,7 +30,7 @@ func (p *Profile) Forget() error {
 func end(p *Profile, r store.Profile) error {
 	markOf(p.set.records.Dir(), r).clear()
 	ended := moved(r, "")
-	ended.ClientID, ended.Pending = "", nil
+	ended.ClientID, ended.Pending, ended.Ended = "", nil, p.set.credential(p.name)
 	if err := p.put(ended); err != nil {
 		// The secrets can be deleted all the same. Without them the record opens
 		// nothing.

@@ -94,7 +94,7 @@ func oneLine(errs []error) error {
 // keepRecord writes r with what is left of its copies, or removes a record that is
 // good for nothing else any more.
 func (e entry) keepRecord(r store.Profile, left []string) error {
-	if r.Store == "" && len(left) == 0 && len(r.Pending) == 0 {
+	if r.Store == "" && len(left) == 0 && len(r.Pending) == 0 && r.Ended == "" {
 		err := e.set.records.Remove(e.name)
 		e.set.update()
 		return err

@@ -114,16 +114,21 @@ func Open(records *store.Profiles, settings Settings, stores Stores, kept []Kept
 	return s
 }
 
-// recordCredentials makes a record of each login that systemd passes and that has
-// none yet: on a headless machine nobody types a command.
+// recordCredentials makes a profile of each login that systemd passes and that has
+// no record yet: on a headless machine nobody types a command. A credential that
+// was there at a logout has ended with it.
 func (s *Set) recordCredentials() {
 	for _, name := range store.CredentialProfiles(s.stores.Credentials) {
-		e, r := entry{words{s, name}}, store.Profile{Name: name, ID: store.NewID()}
-		if _, known := s.records.Lookup(name); known {
+		r, known := s.records.Lookup(name)
+		if now := s.credential(name); r.Store != "" || known && (now == "" || now == r.Ended) {
 			continue
 		}
-		_, err := e.proposeURLs(&r, Adoption{})
-		r.Store = "credential"
+		r.Name, r.Store, r.Ended = name, "credential", ""
+		var err error
+		if !known {
+			r.ID = store.NewID()
+			_, err = entry{words{s, name}}.proposeURLs(&r, Adoption{})
+		}
 		if err == nil {
 			err = s.records.Put(r)
 		}
@@ -131,6 +136,12 @@ func (s *Set) recordCredentials() {
 			s.on(Event{Kind: NotRecorded, Profile: name, Err: err})
 		}
 	}
+}
+
+// credential tells the login that systemd passes for a profile from any other; "" if
+// there is none.
+func (s *Set) credential(profile string) string {
+	return store.NewCredential(s.stores.Credentials, profile, s.stores.File).Fingerprint()
 }
 
 // Start reads the secrets of every profile at the same time, so that a frozen
