@@ -76,3 +76,10 @@ func (system) Lock(dir string) (DiskFile, error) {
 	}
 	return f, nil
 }
+
+// ReplaceDisk is for tests alone, before and after anything else of this package is
+// used. It returns the disk that d replaces.
+func ReplaceDisk(d Disk) (before Disk) {
+	before, disk = disk, d
+	return before
+}

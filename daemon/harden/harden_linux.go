@@ -68,10 +68,15 @@ func Now() State {
 		core.Cur = math.MaxUint64
 	}
 	s.CoreLimit = core.Cur
-	ids, err := os.ReadFile("/proc/self/uid_map")
-	s.UserNamespace = err == nil && strings.Join(strings.Fields(string(ids)), " ") != "0 0 4294967295"
+	s.UserNamespace = userNamespace()
 	return s
 }
+
+// userNamespace reads once, since only the process itself could change it.
+var userNamespace = sync.OnceValue(func() bool {
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(ids)), " ") != "0 0 4294967295"
+})
 
 // probe is a file that everybody may write and that nothing happens to.
 const probe = "/dev/zero"

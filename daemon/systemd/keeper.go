@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // A Keeper has systemd hold some bytes over a restart of the daemon: in a sealed
@@ -20,12 +21,11 @@ import (
 type Keeper struct {
 	store descriptorStore // nil where systemd did not start the daemon
 	dirty chan struct{}   // holds one: the bytes have changed
+	state atomic.Value    // string, what State says: status waits for no exchange
 
 	mu     sync.Mutex // covers a whole exchange with systemd
 	serial uint64     // of the last file
 	slot   int        // of the file that is held, if any
-	held   bool
-	err    error
 }
 
 // A descriptorStore is systemd's, as far as a Keeper needs it.
@@ -52,7 +52,9 @@ type kept struct {
 func NewKeeper() *Keeper { return newKeeper(newDescriptorStore()) }
 
 func newKeeper(store descriptorStore) *Keeper {
-	return &Keeper{store: store, dirty: make(chan struct{}, 1)}
+	k := &Keeper{store: store, dirty: make(chan struct{}, 1)}
+	k.state.Store(nothing)
+	return k
 }
 
 // Changed asks for a Keep, soon. It never blocks.
@@ -77,10 +79,16 @@ func (k *Keeper) Keep(gather func() []byte) error {
 	defer k.mu.Unlock()
 	data := gather()
 	defer clear(data)
-	if k.err = k.replace(data); k.err == nil {
-		k.held = data != nil
+	err := k.replace(data)
+	switch {
+	case err != nil:
+		k.state.Store("no: " + err.Error())
+	case data == nil:
+		k.state.Store(nothing)
+	default:
+		k.state.Store("yes")
 	}
-	return k.err
+	return err
 }
 
 // replace pushes the new file first and removes the old one afterwards. A full
@@ -118,20 +126,15 @@ func encodeKept(serial uint64, data []byte) []byte {
 	return append(append(append(file, head...), data...), '}')
 }
 
+// nothing is what State says when there are no bytes.
+const nothing = "nothing to keep"
+
 // State is for status: whether systemd holds the bytes, and if not, why.
 func (k *Keeper) State() string {
 	if k.store == nil {
 		return "no: the daemon was not started by systemd"
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	switch {
-	case k.err != nil:
-		return "no: " + k.err.Error()
-	case k.held:
-		return "yes"
-	}
-	return "nothing to keep"
+	return k.state.Load().(string)
 }
 
 // Take reads the bytes that the daemon before this one kept, and closes files,
@@ -154,7 +157,8 @@ func (k *Keeper) Take(files []*os.File) ([]byte, error) {
 		}
 		clear(best.Data)
 		best = content
-		k.held, k.slot = true, 0
+		k.slot = 0
+		k.state.Store("yes")
 		if f.Name() == slotName(1) {
 			k.slot = 1
 		}

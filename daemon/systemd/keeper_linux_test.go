@@ -160,3 +160,34 @@ func TestAManagerThatIsGoneIsReported(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Status asks for the state, and must not wait for a systemd that does not answer.
+func TestTheStateWaitsForNoExchange(t *testing.T) {
+	s := stuckStore{make(chan struct{}), make(chan struct{})}
+	k := newKeeper(s)
+	kept := make(chan error, 1)
+	go func() { kept <- k.Keep(just("token")) }() // ends with the exchange
+	<-s.asked
+	if got := k.State(); got != "nothing to keep" {
+		t.Errorf("during the exchange: %s", got)
+	}
+	close(s.answer)
+	do(t, <-kept)
+	if got := k.State(); got != "yes" {
+		t.Errorf("after it: %s", got)
+	}
+}
+
+// A stuckStore takes what it is given when it answers.
+type stuckStore struct{ asked, answer chan struct{} }
+
+func (s stuckStore) put(string, []byte) error { return nil }
+
+func (s stuckStore) remove(string) error {
+	select {
+	case s.asked <- struct{}{}:
+		<-s.answer
+	case <-s.answer:
+	}
+	return nil
+}
