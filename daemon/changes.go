@@ -130,6 +130,9 @@ func (a api) lock(force bool) *ipc.Problem {
 	if err := a.keepTokens(); err != nil { // none are kept
 		held = &ipc.Problem{Code: ipc.CodeInternal, Detail: "locked, but systemd still holds access tokens: " + err.Error()}
 	}
+	if !set.Locked() { // meanwhile
+		return wire(profile.Overtaken("unlock"))
+	}
 	return joinProblems("locked", held, tokenFiles{a.Daemon}.unremoved("locked", files))
 }
 

@@ -150,7 +150,7 @@ func TestNoRequestWaitsForADisk(t *testing.T) {
 	a := newAgent(t)
 	do(t, a.ask("POST", ipc.RouteAdopt, a.login("default", "file"), http.StatusOK))
 	do(t, a.ask("POST", ipc.RouteAdopt, a.login("work", "memory"), http.StatusOK))
-	a.settleSinks("")
+	tokenFiles{a.Daemon}.settle("")
 	named := func(name string) []byte { return []byte(`{"profile":"` + name + `"}`) }
 	post := func(route string, body []byte) func() error {
 		return func() error { return a.ask("POST", route, body, http.StatusOK) }
@@ -231,6 +231,6 @@ func (a *agent) rewriteSink() error {
 	if err := os.Remove(a.sink); err != nil {
 		return err
 	}
-	a.settleSinks("")
+	tokenFiles{a.Daemon}.settle("")
 	return nil
 }

@@ -19,7 +19,7 @@ type lock struct {
 
 	wishes sync.Mutex // guards the next two, and locked against two writers
 	last   uint64     // the number of the last wish
-	closed bool       // the last wish was to lock
+	closed uint64     // that of the last one to lock
 	turn   sync.Mutex // held by one Lock or Unlock while it works
 }
 
@@ -29,8 +29,8 @@ func (l *lock) wants(locked bool) (wish uint64) {
 	l.wishes.Lock()
 	defer l.wishes.Unlock()
 	l.last++
-	l.closed = locked
 	if locked {
+		l.closed = l.last
 		l.locked.Store(true)
 	}
 	return l.last
@@ -40,7 +40,7 @@ func (l *lock) wants(locked bool) (wish uint64) {
 func (l *lock) unlock(wish uint64) bool {
 	l.wishes.Lock()
 	defer l.wishes.Unlock()
-	if l.last != wish && l.closed {
+	if l.closed > wish {
 		return false
 	}
 	l.locked.Store(false)
@@ -51,11 +51,11 @@ func (l *lock) unlock(wish uint64) bool {
 func (l *lock) lockedSince(wish uint64) bool {
 	l.wishes.Lock()
 	defer l.wishes.Unlock()
-	return l.last != wish && l.closed
+	return l.closed > wish
 }
 
-// overtaken is the answer to a wish that a later one has undone.
-func overtaken(by string) error {
+// Overtaken is the answer to a wish that a later one has undone.
+func Overtaken(by string) error {
 	return &Problem{Kind: Unavailable, Detail: "bloq-agent " + by + " came after it", Hint: "bloq-agent status"}
 }
 
@@ -68,7 +68,7 @@ func (s *Set) Lock(force bool) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	if !s.locked.Load() {
-		return overtaken("unlock")
+		return Overtaken("unlock")
 	}
 	// The mark comes before the wiping: after a crash in between the next daemon is
 	// locked.
@@ -113,7 +113,7 @@ func (s *Set) Unlock(passphrase []byte) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	if s.lockedSince(wish) {
-		return overtaken("lock")
+		return Overtaken("lock")
 	}
 	if err := openKey(s, passphrase); err != nil {
 		return err
@@ -123,7 +123,7 @@ func (s *Set) Unlock(passphrase []byte) error {
 	}
 	if !s.unlock(wish) {
 		// The later Lock waits for its turn, and writes its mark then.
-		return overtaken("lock")
+		return Overtaken("lock")
 	}
 	s.on(Event{Kind: UnlockedAll})
 	var mu sync.Mutex
@@ -141,7 +141,7 @@ func (s *Set) Unlock(passphrase []byte) error {
 		}
 	})
 	if s.locked.Load() {
-		return overtaken("lock")
+		return Overtaken("lock")
 	}
 	if len(waited) == 0 && s.stores.File.Key().Locked() {
 		return errPassphraseMissing // what else the person may mean

@@ -3,6 +3,7 @@ package profile
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -139,8 +140,68 @@ func TestTheLastOfLockAndUnlockDecides(t *testing.T) {
 	}
 }
 
+// A wish that fails counts for nothing: an unlock with a wrong passphrase does not
+// let an earlier one pass over the lock between them.
+func TestAnUnlockThatFailsUndoesNoLock(t *testing.T) {
+	s := newSet(t)
+	s.serve(t, "work", "file", "refresh token")
+	do(t, s.Protect([]byte("right")))
+	do(t, s.Lock(false))
+	s.turn.Lock() // the three wait for their turn
+	asked := s.last
+	errs := make(chan error, 3)
+	for i, wish := range []func() error{
+		func() error { return s.Unlock([]byte("right")) },
+		func() error { return s.Lock(false) },
+		func() error { return s.Unlock([]byte("wrong")) },
+	} {
+		go func() { errs <- wish() }()
+		for {
+			s.wishes.Lock()
+			is := s.last
+			s.wishes.Unlock()
+			if is == asked+uint64(i)+1 {
+				break
+			}
+			runtime.Gosched()
+		}
+	}
+	s.turn.Unlock()
+	failed := 0
+	for range 3 {
+		if err := <-errs; err != nil {
+			failed++
+		}
+	}
+	if !s.Locked() || failed != 2 || !s.records.Dir().Has(lockedFile) {
+		t.Errorf("locked %v, %d of three failed", s.Locked(), failed)
+	}
+}
+
+// A lock that waits for its turn, behind an unlock that waits for a store, stops the
+// handing out at once.
+func TestALockDoesNotWaitToStopTheHandingOut(t *testing.T) {
+	s := newSet(t)
+	p := s.serve(t, "work", "file", "refresh token")
+	s.turn.Lock()
+	locked := make(chan error, 1)
+	go func() { locked <- s.Lock(false) }()
+	for !s.Locked() {
+		runtime.Gosched()
+	}
+	_, err := p.Token(t.Context(), 0)
+	wantKind(t, err, NeedsUnlock)
+	_, _, err = p.AccountToken(t.Context())
+	wantKind(t, err, NeedsUnlock)
+	if s.Keep() != nil {
+		t.Error("tokens are kept for the next daemon")
+	}
+	s.turn.Unlock()
+	do(t, <-locked)
+}
+
 func (s *Set) lastWish() (locked bool) {
 	s.wishes.Lock()
 	defer s.wishes.Unlock()
-	return s.closed
+	return s.closed == s.last
 }
