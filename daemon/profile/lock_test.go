@@ -156,15 +156,7 @@ func TestAnUnlockThatFailsUndoesNoLock(t *testing.T) {
 		func() error { return s.Unlock([]byte("wrong")) },
 	} {
 		go func() { errs <- wish() }()
-		for {
-			s.wishes.Lock()
-			is := s.last
-			s.wishes.Unlock()
-			if is == asked+uint64(i)+1 {
-				break
-			}
-			runtime.Gosched()
-		}
+		s.awaitWish(asked + uint64(i) + 1)
 	}
 	s.turn.Unlock()
 	failed := 0
@@ -184,11 +176,9 @@ func TestALockDoesNotWaitToStopTheHandingOut(t *testing.T) {
 	s := newSet(t)
 	p := s.serve(t, "work", "file", "refresh token")
 	s.turn.Lock()
-	locked := make(chan error, 1)
+	locked, asked := make(chan error, 1), s.last
 	go func() { locked <- s.Lock(false) }()
-	for !s.Locked() {
-		runtime.Gosched()
-	}
+	s.awaitWish(asked + 1)
 	_, err := p.Token(t.Context(), 0)
 	wantKind(t, err, NeedsUnlock)
 	_, _, err = p.AccountToken(t.Context())
@@ -198,6 +188,15 @@ func TestALockDoesNotWaitToStopTheHandingOut(t *testing.T) {
 	}
 	s.turn.Unlock()
 	do(t, <-locked)
+}
+
+// awaitWish returns when the wish of that number has come.
+func (s *Set) awaitWish(number uint64) {
+	for last := uint64(0); last < number; runtime.Gosched() {
+		s.wishes.Lock()
+		last = s.last
+		s.wishes.Unlock()
+	}
 }
 
 func (s *Set) lastWish() (locked bool) {

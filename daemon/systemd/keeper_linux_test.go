@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"bloq-agent/daemon/notifytest"
 )
@@ -168,8 +169,15 @@ func TestTheStateWaitsForNoExchange(t *testing.T) {
 	kept := make(chan error, 1)
 	go func() { kept <- k.Keep(just("token")) }() // ends with the exchange
 	<-s.asked
-	if got := k.State(); got != "nothing to keep" {
-		t.Errorf("during the exchange: %s", got)
+	state := make(chan string, 1)
+	go func() { state <- k.State() }() // ends with the exchange at the latest
+	select {
+	case got := <-state:
+		if got != "nothing to keep" {
+			t.Errorf("during the exchange: %s", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for the exchange")
 	}
 	close(s.answer)
 	do(t, <-kept)
