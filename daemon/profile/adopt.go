@@ -114,6 +114,7 @@ func (s *Set) Adopt(name string, a Adoption) (Adopted, error) {
 		if err != nil {
 			return plan{}, err
 		}
+		p.ended = false
 		out = c.adopted(before, next)
 		return plan{
 			endpoints: next.endpoints, login: c.login, from: c.from, announce: c.from.grant != nil,

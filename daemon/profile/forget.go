@@ -17,6 +17,7 @@ func (p *Profile) Forget() error {
 		if r.ID == "" || r.Store == "" && len(r.Leftovers) == 0 && len(r.Pending) == 0 {
 			return plan{}, p.needsLogin("nothing to forget")
 		}
+		p.ended = true
 		left = end(p, r)
 		return plan{problem: p.needsLogin("needs login"), endpoints: p.set.settings.Load().Endpoints(p.record()), events: []Event{{Kind: Forgotten}}}, nil
 	})

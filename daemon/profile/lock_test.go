@@ -140,6 +140,37 @@ func TestTheLastOfLockAndUnlockDecides(t *testing.T) {
 	}
 }
 
+// What a lock leaves in memory is sent to no other origin that the configuration
+// names meanwhile. It waits there until it names the right one.
+func TestAHeldTokenGoesWhereItBelongs(t *testing.T) {
+	place := newPlace(t)
+	s := place.open(t)
+	p := s.serve(t, "work", "file", "refresh token")
+	full := &spy{Store: s.stores.File, saving: func() error { return errors.New("full") }}
+	do(t, p.replace(func(old *state) (plan, error) {
+		todo, err := p.reconfigure(old)
+		todo.login.store = full
+		todo.from.unsaved = store.NewSecret([]byte("refresh token"))
+		return todo, err
+	}))
+	place.until(t, "the save fails", func() bool { return p.state.Load().unsavedErr() != nil })
+	do(t, s.Lock(false))
+	other := defaults()
+	other.Endpoints = func(store.Profile) accounts.Endpoints { return accounts.FromAccountsURL("http://127.0.0.1:2") }
+	for _, settings := range []Settings{other, defaults()} {
+		s.settings.Store(&settings)
+		_ = s.Unlock(nil)
+		st := p.state.Load()
+		if right := settings.Endpoints(p.record()).Token == "http://127.0.0.1:1/auth/token"; (st.phase == Serving) != right {
+			t.Errorf("to the right origin %v: phase %d, %v", right, st.phase, st.problem)
+		}
+		if st.login == nil || !st.login.holds([]byte("refresh token")) {
+			t.Fatal("the token is lost")
+		}
+		do(t, s.Lock(false))
+	}
+}
+
 // A wish that fails counts for nothing: an unlock with a wrong passphrase does not
 // let an earlier one pass over the lock between them.
 func TestAnUnlockThatFailsUndoesNoLock(t *testing.T) {

@@ -27,13 +27,13 @@ func (p *Profile) open(old *state) (plan, error) {
 	switch {
 	case !settings.Ready:
 		todo.problem = opening(p.name)
-	case record.Store == "": // no login was ever adopted
+	case record.Store == "" || p.ended: // no login was adopted since
 		todo.problem = p.needsLogin("needs login")
 	case p.set.locked.Load():
 		todo.problem, todo.keep = p.lockedProblem(), false
 		todo.login, todo.from, todo.again, todo.held = old.login, old.inherit(), true, old.held
 	case old.login != nil: // a lock left it in memory
-		todo.login, todo.from, todo.again = old.login, old.inherit(), true
+		return p.goOn(old)
 	default:
 		l, err := load(p, record, todo.endpoints)
 		if err != nil {

@@ -18,6 +18,7 @@ type Profile struct {
 	entry
 
 	change     sync.Mutex // replace holds it, over I/O too; no reader takes it
+	ended      bool       // by a logout, which may not be on record; change guards it
 	state      atomic.Pointer[state]
 	generation atomic.Uint64 // of the last token published, over all states
 	rejected   atomic.Int64  // when RejectedByAPI last started a refresh, by Boottime

@@ -304,6 +304,11 @@ func (p *Profile) reconfigure(old *state) (plan, error) {
 	if old.phase != Serving {
 		return p.open(old)
 	}
+	return p.goOn(old)
+}
+
+// goOn is the plan to serve with the secrets that old has in memory.
+func (p *Profile) goOn(old *state) (plan, error) {
 	settings := p.set.settings.Load()
 	e := settings.Endpoints(p.record())
 	todo := plan{endpoints: e, from: old.inherit()}
@@ -315,7 +320,11 @@ func (p *Profile) reconfigure(old *state) (plan, error) {
 	switch {
 	case err == nil:
 		todo.login = p.newLogin(client, old.login.store, p.record(), item)
-		todo.login.exchanging = old.login.exchanging
+		todo.login.exchanging, todo.login.commit = old.login.exchanging, old.login.commit
+		return todo, nil
+	case old.phase != Serving: // a lock left it: it waits for the right URLs
+		item.Wipe()
+		todo.problem, todo.login, todo.again, todo.held = p.storeProblem(err), old.login, true, old.held
 		return todo, nil
 	case old.unsavedErr() != nil: // only memory has its refresh token
 		p.set.on(Event{Kind: NotReloaded, Profile: p.name, Err: err})
