@@ -78,19 +78,9 @@ func (a api) adopt(body ipc.Adopt) (ipc.Adopted, *ipc.Problem) {
 // handleForget ends a login (PROTOCOL.md section 2.7).
 func (a api) handleForget(w http.ResponseWriter, r *http.Request) {
 	var body ipc.Named
-	problem := decode(r, &body)
-	var p *profile.Profile
-	if problem == nil {
-		p, problem = a.asks(w, body.Profile)
-	}
-	if problem == nil {
-		problem = a.forget(p)
-	}
-	if problem != nil {
-		fail(w, problem)
-		return
-	}
-	server.JSON(w, http.StatusOK, ipc.Named{Profile: p.Name()})
+	forProfile(a, w, r, &body, &body.Profile, func(p *profile.Profile) (any, *ipc.Problem) {
+		return ipc.Named{Profile: p.Name()}, a.forget(p)
+	})
 }
 
 func (a api) forget(p *profile.Profile) *ipc.Problem {
@@ -177,17 +167,27 @@ func (a api) withPassphrase(w http.ResponseWriter, r *http.Request, change func(
 // handleStore moves secrets to another store (PROTOCOL.md section 2.9).
 func (a api) handleStore(w http.ResponseWriter, r *http.Request) {
 	var body ipc.Move
-	problem := decode(r, &body)
+	forProfile(a, w, r, &body, &body.Profile, func(p *profile.Profile) (any, *ipc.Problem) {
+		problem := wire(p.Move(body.To))
+		return a.describe(p.Status()), problem
+	})
+}
+
+// forProfile answers a request whose body names a profile: it reads the body, in
+// which *name is set then, finds the profile and has act do the rest.
+func forProfile(a api, w http.ResponseWriter, r *http.Request, body any, name *string, act func(*profile.Profile) (answer any, problem *ipc.Problem)) {
+	problem := decode(r, body)
 	var p *profile.Profile
 	if problem == nil {
-		p, problem = a.asks(w, body.Profile)
+		p, problem = a.asks(w, *name)
 	}
+	var answer any
 	if problem == nil {
-		problem = wire(p.Move(body.To))
+		answer, problem = act(p)
 	}
 	if problem != nil {
 		fail(w, problem)
 		return
 	}
-	server.JSON(w, http.StatusOK, a.describe(p.Status()))
+	server.JSON(w, http.StatusOK, answer)
 }

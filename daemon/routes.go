@@ -131,36 +131,20 @@ func (a api) handleAuth(w http.ResponseWriter, r *http.Request) {
 // handleRefresh replaces the access token now (PROTOCOL.md section 2.7).
 func (a api) handleRefresh(w http.ResponseWriter, r *http.Request) {
 	var body ipc.Named
-	problem := decode(r, &body)
-	var p *profile.Profile
-	if problem == nil {
-		p, problem = a.asks(w, body.Profile)
-	}
-	if problem == nil {
-		problem = wire(p.Refresh(r.Context()))
-	}
-	if problem != nil {
-		fail(w, problem)
-		return
-	}
-	server.JSON(w, http.StatusOK, a.describe(p.Status()))
+	forProfile(a, w, r, &body, &body.Profile, func(p *profile.Profile) (any, *ipc.Problem) {
+		problem := wire(p.Refresh(r.Context()))
+		return a.describe(p.Status()), problem
+	})
 }
 
 // handleRejected takes a caller's word that the API has refused a token.
 func (a api) handleRejected(w http.ResponseWriter, r *http.Request) {
 	var body ipc.Rejected
-	problem := decode(r, &body)
-	defer clear(body.Token)
-	var p *profile.Profile
-	if problem == nil {
-		p, problem = a.asks(w, body.Profile)
-	}
-	if problem == nil && len(body.Token) == 0 {
-		problem = badRequest("token is missing")
-	}
-	if problem != nil {
-		fail(w, problem)
-		return
-	}
-	server.JSON(w, http.StatusOK, ipc.RejectedAnswer{Profile: p.Name(), Checked: p.Reject(body.Token)})
+	defer func() { clear(body.Token) }()
+	forProfile(a, w, r, &body, &body.Profile, func(p *profile.Profile) (any, *ipc.Problem) {
+		if len(body.Token) == 0 {
+			return nil, badRequest("token is missing")
+		}
+		return ipc.RejectedAnswer{Profile: p.Name(), Checked: p.Reject(body.Token)}, nil
+	})
 }

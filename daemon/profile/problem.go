@@ -16,6 +16,9 @@ type words struct {
 	name string
 }
 
+// Name is the profile's.
+func (w words) Name() string { return w.name }
+
 func (w words) needsLogin(detail string) *Problem {
 	return &Problem{Kind: NeedsLogin, Phase: Absent, Detail: w.name + ": " + detail, Hint: w.loginCommand()}
 }

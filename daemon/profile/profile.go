@@ -44,9 +44,6 @@ type state struct {
 	replaced chan struct{}      // closed when there is another state
 }
 
-// Name is the profile's.
-func (p *Profile) Name() string { return p.name }
-
 // Record is what the disk knows of the profile. It is the zero record, except for
 // its name, if it has never logged in.
 func (p *Profile) Record() store.Profile { return p.record() }
