@@ -66,13 +66,14 @@ func TestAFileThatCannotBeChangedNeedsNoRestart(t *testing.T) {
 	dir := t.TempDir()
 	d := &Daemon{}
 	d.confined.Store(&confinement{abi: 5, dirs: []string{dir}})
+	files := tokenFiles{d}
 	for _, path := range []string{dir + "/x", t.TempDir() + "/x"} {
 		err := error(&os.PathError{Op: "remove", Path: path, Err: syscall.EPERM})
-		if got := d.explainSink(path, err); got != err {
+		if got := files.explain(path, err); got != err {
 			t.Errorf("%v", got)
 		}
 		err = &os.PathError{Op: "remove", Path: path, Err: syscall.EACCES}
-		if got := d.explainSink(path, err); !strings.HasSuffix(got.Error(), "; restart it") {
+		if got := files.explain(path, err); !strings.HasSuffix(got.Error(), "; restart it") {
 			t.Errorf("%v", got)
 		}
 	}

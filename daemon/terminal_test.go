@@ -71,11 +71,15 @@ func TestAStatusIsOneLineToSystemd(t *testing.T) {
 	dir := t.TempDir()
 	records, err := store.OpenProfiles(dir)
 	do(t, err)
-	do(t, records.Put(store.Profile{Name: "work", ID: store.NewID(), Store: poison}))
+	r := store.Profile{Name: "work", ID: store.NewID(), Store: "file"}
+	do(t, records.Put(r))
 	do(t, records.Close())
+	do(t, store.NewFile(dir, store.NewKey(dir, "")).Save(t.Context(), r.ID, store.Item{RefreshToken: store.NewSecret([]byte("x"))}))
+	// The message names the directory in which the key is not.
+	key := store.NewKey(filepath.Join(dir, poison), "")
 	d, err := New(Options{
 		StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), Log: zerolog.Nop(),
-		Stores: profile.Stores{Memory: store.NewMemory(), File: store.NewFile(dir, store.NewKey(dir, ""))},
+		Stores: profile.Stores{Memory: store.NewMemory(), File: store.NewFile(dir, key)},
 	})
 	do(t, err)
 	t.Cleanup(d.Close)

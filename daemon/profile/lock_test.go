@@ -27,6 +27,14 @@ func (s *Set) serve(t *testing.T, name, storeName, refreshToken string) *Profile
 	return p
 }
 
+func wantToken(t *testing.T, p *Profile, want string) {
+	t.Helper()
+	token, err := p.Token(t.Context(), 0)
+	if err != nil || string(token.Value) != want {
+		t.Errorf("%s: %q, %v; want %q", p.name, token.Value, err, want)
+	}
+}
+
 func wantKind(t *testing.T, err error, want Kind) {
 	t.Helper()
 	var problem *Problem
@@ -59,6 +67,57 @@ func TestALockClearsTheBuffersThatAreOurs(t *testing.T) {
 	if s.Keep() != nil {
 		t.Error("tokens are kept for the next daemon")
 	}
+}
+
+// A lock ends what the daemon before has left, too.
+func TestALockDropsWhatWasKept(t *testing.T) {
+	place := newPlace(t)
+	records, err := store.OpenProfiles(place.state())
+	do(t, err)
+	r := store.Profile{Name: "work", ID: store.NewID(), Store: "keyring"}
+	do(t, records.Put(r))
+	kept := Kept{
+		ID: r.ID, Token: store.NewSecret([]byte("access")), IssuedAt: time.Now(), Expiry: time.Now().Add(time.Hour),
+		ExpiryBoot: place.clock.Boottime() + time.Hour,
+	}
+	s := Open(records, defaults(), place.stores(), []Kept{kept}, place.clock, place.hear)
+	t.Cleanup(s.Close)
+	if s.Keep() == nil {
+		t.Fatal("it is not passed on to the next daemon")
+	}
+	do(t, s.Lock(false))
+	if s.Keep() != nil {
+		t.Error("after the lock it is passed on to the next daemon")
+	}
+}
+
+// The next daemon is locked, and hands no token out.
+func TestALockOutlivesARestart(t *testing.T) {
+	place := newPlace(t)
+	s := place.open(t)
+	s.serve(t, "work", "file", "refresh token")
+	do(t, s.Lock(false))
+	s.Close()
+	s = place.open(t)
+	s.Start()
+	p, _ := s.Lookup("work")
+	if phase := p.state.Load().phase; !s.Locked() || phase != Locked {
+		t.Errorf("locked %v, phase %d", s.Locked(), phase)
+	}
+	if p.state.Load().login != nil {
+		t.Error("the secrets were read")
+	}
+}
+
+// A wish to lock does not wait for a change that is under way, at a slow store for
+// example: no token is handed out from then on.
+func TestALockWaitsForNoChange(t *testing.T) {
+	s := newSet(t)
+	p := s.serve(t, "work", "file", "refresh token")
+	wantToken(t, p, "access work")
+	s.wants(true)
+	_, err := p.Token(t.Context(), 0)
+	wantKind(t, err, NeedsUnlock)
 }
 
 // A login that only memory has survives a lock, unless it is forced.

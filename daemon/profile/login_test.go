@@ -3,10 +3,12 @@ package profile
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"bloq-agent/accounts"
 	"bloq-agent/accounts/sandbox"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
@@ -111,4 +113,43 @@ func jwtOf(t *testing.T, claims map[string]any) string {
 	do(t, err)
 	enc := base64.RawURLEncoding.EncodeToString
 	return enc([]byte(`{"alg":"none"}`)) + "." + enc(b) + "."
+}
+
+// Secrets stay where they are while the configuration names another origin than
+// theirs.
+func TestALoginIsOfOneOrigin(t *testing.T) {
+	for _, tt := range []struct {
+		origin string
+		want   Phase
+	}{
+		{"http://127.0.0.1:1", Serving},
+		{"", Serving}, // a credential's
+		{"http://127.0.0.1:2", Refused},
+	} {
+		s := newSet(t)
+		p := s.put(t, "work", "file", store.Item{Origin: tt.origin, RefreshToken: store.NewSecret([]byte("x"))},
+			accounts.FromAccountsURL("http://127.0.0.1:1"))
+		s.Start()
+		if st := p.state.Load(); st.phase != tt.want || (st.login != nil) != (tt.want == Serving) {
+			t.Errorf("%q: phase %d, %v", tt.origin, st.phase, st.problem)
+		}
+	}
+}
+
+// Whoever logs out leaves nothing in the store, and nothing on record.
+func TestForgetDeletesTheSecrets(t *testing.T) {
+	for _, name := range []string{"file", "memory"} {
+		s := newSet(t)
+		p := s.serve(t, "work", name, "refresh token")
+		id := p.record().ID
+		do(t, p.Forget())
+		st, err := s.stores.Named(name, "work")
+		do(t, err)
+		if _, err := st.Load(t.Context(), id); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r := p.record(); r.ID != "" || p.state.Load().phase != Absent {
+			t.Errorf("%s: phase %d, %+v", name, p.state.Load().phase, r)
+		}
+	}
 }

@@ -121,11 +121,15 @@ func TestANewLoginIsNewerThanOneThatCannotBeRead(t *testing.T) {
 	old, err := os.ReadFile(file)
 	do(t, err)
 	do(t, os.Rename(key, key+".aside"))
+	s.Close()
+	s = place.open(t)
+	s.Start()
 	s.logIn(t, e, "work", "file")
-	newest := p.saved(t, s.stores.File).RefreshToken
+	newest := s.named("work").saved(t, s.stores.File).RefreshToken
 	do(t, os.RemoveAll(key))
 	do(t, os.Rename(key+".aside", key))
 	do(t, os.WriteFile(file, old, 0o600))
+	p = s.named("work")
 	do(t, p.Refresh(t.Context()))
 	if l := p.state.Load().login; l.item.RefreshToken.Equal(newest) {
 		t.Fatal("nothing was exchanged")

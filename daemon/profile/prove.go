@@ -105,9 +105,9 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 }
 
 // firstSerial is above every serial of the login before (invariant 7), one that
-// cannot be read now among them: no login is saved once a second for long.
+// cannot be read now among them: no login is saved every millisecond.
 func firstSerial(ctx context.Context, old *state, next proposal) uint64 {
-	return max(lastSerial(ctx, old, next), uint64(time.Now().Unix()))
+	return max(lastSerial(ctx, old, next), uint64(time.Now().UnixMilli()))
 }
 
 // lastSerial is the highest serial of the login before, as far as it is known.

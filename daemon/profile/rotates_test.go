@@ -17,8 +17,15 @@ func TestThatAnEndpointRotatesIsNotForgotten(t *testing.T) {
 			do(t, s.named("work").replace(s.named("work").reconfigure))
 			return s
 		},
-		"a lock":       func(t *testing.T, _ *place, s *Set) *Set { do(t, s.Lock(false)); do(t, s.Unlock(nil)); return s },
-		"a restart":    func(t *testing.T, p *place, s *Set) *Set { s.Close(); s = p.open(t); s.Start(); return s },
+		"a lock": func(t *testing.T, _ *place, s *Set) *Set { do(t, s.Lock(false)); do(t, s.Unlock(nil)); return s },
+		"a restart": func(t *testing.T, p *place, s *Set) *Set {
+			kept, err := DecodeKept(s.Keep())
+			do(t, err)
+			s.Close()
+			s = p.openWith(t, kept)
+			s.Start()
+			return s
+		},
 		"no new token": func(t *testing.T, _ *place, s *Set) *Set { return s },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -32,7 +39,7 @@ func TestThatAnEndpointRotatesIsNotForgotten(t *testing.T) {
 			}
 			s = change(t, place, s)
 			p = s.named("work")
-			if name == "a restart" || name == "a lock" { // which leave no access token to wait with
+			if name == "a lock" { // which leaves no access token to wait with
 				_, err := p.Token(t.Context(), 0)
 				do(t, err)
 			}

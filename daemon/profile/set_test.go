@@ -53,9 +53,15 @@ func defaults() Settings {
 // open is a Set on p until the test ends. Its profiles are not started.
 func (p *place) open(t *testing.T) *Set {
 	t.Helper()
+	return p.openWith(t, nil)
+}
+
+// openWith is open with what the daemon before has kept.
+func (p *place) openWith(t *testing.T, kept []Kept) *Set {
+	t.Helper()
 	records, err := store.OpenProfiles(p.state())
 	do(t, err)
-	s := Open(records, defaults(), p.stores(), nil, p.clock, p.hear)
+	s := Open(records, defaults(), p.stores(), kept, p.clock, p.hear)
 	t.Cleanup(s.Close)
 	return s
 }
