@@ -48,7 +48,7 @@ ifneq ($(MISSING),)
 	@echo "(cargo, kubectl, terraform and docker's client: from wherever you have such things)"
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"
-	@{ go test $(RACE) -count=1 -v -timeout 15m ./...; echo "exit $$?"; } | $(FIGURES)
+	@{ go test $(RACE) -count=1 -v -timeout 30m ./...; echo "exit $$?"; } | $(FIGURES)
 
 # The same tests; those that have a long form (months of virtual time, hundreds
 # of rounds) take it when BLOQ_SOAK is 1. It prints every test's figures.

@@ -85,9 +85,9 @@ func (a api) handleForget(w http.ResponseWriter, r *http.Request) {
 
 func (a api) forget(p *profile.Profile) *ipc.Problem {
 	err := p.Forget()
-	files := tokenFiles{a.Daemon}.settle(p.Name())
+	files := tokenFiles(a).settle(p.Name())
 	_ = a.keepTokens() // it has told
-	return joinProblems("forgot profile "+p.Name(), wire(err), tokenFiles{a.Daemon}.unremoved("forgot profile "+p.Name(), files))
+	return joinProblems("forgot profile "+p.Name(), wire(err), tokenFiles(a).unremoved("forgot profile "+p.Name(), files))
 }
 
 // handleLock locks the agent (PROTOCOL.md section 2.8).
@@ -114,7 +114,7 @@ func (a api) lock(force bool) *ipc.Problem {
 	if err := set.Lock(force); err != nil {
 		return wire(err)
 	}
-	files := tokenFiles{a.Daemon}.settle("")
+	files := tokenFiles(a).settle("")
 	a.server.CloseIdle()
 	var held *ipc.Problem
 	if err := a.keepTokens(); err != nil { // none are kept
@@ -123,7 +123,7 @@ func (a api) lock(force bool) *ipc.Problem {
 	if !set.Locked() { // meanwhile
 		return wire(profile.Overtaken("unlock"))
 	}
-	return joinProblems("locked", held, tokenFiles{a.Daemon}.unremoved("locked", files))
+	return joinProblems("locked", held, tokenFiles(a).unremoved("locked", files))
 }
 
 // joinProblems is one answer of two, each of which says what was done all the same.

@@ -21,7 +21,7 @@ func (a api) handleStatus(w http.ResponseWriter, r *http.Request) {
 	s := ipc.Status{
 		Version: a.options.Version, PID: os.Getpid(), StartedAt: a.started.UTC(),
 		Config: a.config.status(a.options.ConfigPath), TokensKept: a.tokens.State(), Profiles: []ipc.ProfileStatus{}, Hardening: a.hardening(),
-		Unremoved: tokenFiles{a.Daemon}.dropped(),
+		Unremoved: tokenFiles(a).dropped(),
 	}
 	set, problem := a.state.get()
 	if problem == nil && !slices.ContainsFunc(set.Profiles(), serves) {

@@ -77,12 +77,6 @@ func (e *endpoint) mint(t *testing.T) Adoption {
 // spent is how many times a refresh token was sent to the endpoint.
 func (e *endpoint) spent() int { return e.api.Stats().Grants["refreshToken"] }
 
-// answers has the next exchange of a refresh token get this.
-func (e *endpoint) answers(t *testing.T, status int, body string) {
-	t.Helper()
-	do(t, e.api.AddFault(sandbox.Fault{Route: "POST /auth/token", Grant: "refreshToken", Kind: "status", Status: status, Body: body, Times: 1}))
-}
-
 // logIn adopts a new login. It spends no refresh token.
 func (s *Set) logIn(t *testing.T, e *endpoint, name, storeName string) *Profile {
 	t.Helper()
