@@ -13,6 +13,7 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/accounts/sandbox"
 	"bloq-agent/ipc"
+	"bloq-agent/ipc/client"
 )
 
 // The whole life of a token, with a real endpoint that goes away and returns.
@@ -111,24 +112,24 @@ func TestAThousandCallersOnAnExpiredTokenCostOneExchange(t *testing.T) {
 	}
 	w.setSandbox(func(c *sandbox.Config) { c.AccessTTL = time.Hour })
 	time.Sleep(1100 * time.Millisecond) // the lifetime, which is the test's subject
-	client := w.client()
 	var wg, connected sync.WaitGroup
 	codes := make(chan int, 1000)
 	connected.Add(1)
 	for range 1000 {
 		wg.Go(func() {
 			connected.Wait()
-			answer, err := client.Get("http://bloq-agent" + ipc.RouteToken)
+			// The helper's own client: it asks again where the daemon has made room
+			// by closing a connection on which nothing had come yet.
+			answer, err := client.Do(w.socket(), client.Request{Target: ipc.RouteToken, Timeout: 30 * time.Second})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			defer func() { _ = answer.Body.Close() }()
 			var token ipc.TokenAnswer
-			if err := json.NewDecoder(answer.Body).Decode(&token); err != nil || token.Stale || !time.Now().Before(token.ExpiresAt) {
+			if err := json.Unmarshal(answer.Body, &token); err != nil || token.Stale || !time.Now().Before(token.ExpiresAt) {
 				t.Errorf("%v, %v", token, err)
 			}
-			codes <- answer.StatusCode
+			codes <- answer.Status
 		})
 	}
 	connected.Done()
