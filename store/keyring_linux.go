@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -276,8 +277,11 @@ func failedCall(err error) error {
 // may be missed. It is nil if there is no bus now, and closed when the bus goes.
 func (k *Keyring) Watch(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
-	c, err := connectBus(ctx) // ctx ends the connection
+	ctx, cancel := context.WithCancel(ctx)         // ends the connection
+	slow := time.AfterFunc(keyringTimeout, cancel) // a bus that does not answer
+	c, err := connectBus(ctx)
 	if err != nil {
+		cancel()
 		return nil
 	}
 	signals := make(chan *dbus.Signal, 16)
@@ -289,10 +293,16 @@ func (k *Keyring) Watch(ctx context.Context) <-chan struct{} {
 	} {
 		if err := c.AddMatchSignalContext(ctx, match...); err != nil {
 			_ = c.Close()
+			cancel()
 			return nil
 		}
 	}
+	if !slow.Stop() {
+		_ = c.Close()
+		return nil
+	}
 	go func() { // ends with the connection, which closes signals
+		defer cancel()
 		defer close(changed)
 		for range signals {
 			select {

@@ -79,14 +79,21 @@ func (s *Set) NoteKey(name string, a Adoption) (Adopted, error) {
 		return Adopted{}, err
 	}
 	r := p.record()
+	note := func(r *store.Profile) {
+		r.Pending = append(without(r.Pending, append(a.Deleted, a.ClientID)...), store.PendingKey{
+			ClientID: a.ClientID, KeysURL: next.endpoints.Keys, Since: time.Now().UTC().Truncate(time.Second),
+		})
+	}
 	if r.ID == "" {
 		r = next.record
 		r.Store = "" // nothing is adopted yet
+		note(&r)
+		err = p.put(r)
+	} else { // beside the refresher, which learns
+		err = s.records.Amend(name, note)
+		r = p.record()
 	}
-	r.Pending = append(without(r.Pending, append(a.Deleted, a.ClientID)...), store.PendingKey{
-		ClientID: a.ClientID, KeysURL: next.endpoints.Keys, Since: time.Now().UTC().Truncate(time.Second),
-	})
-	if err := p.put(r); err != nil {
+	if err != nil {
 		return Adopted{}, p.internal("recording the client keys", err)
 	}
 	return Adopted{Record: r, Endpoints: next.endpoints}, nil

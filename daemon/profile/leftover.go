@@ -115,13 +115,22 @@ func (e entry) deleteItem(storeName, id string) error {
 // dropSoon deletes the copies now, or as soon as that works. It returns what a
 // person should know, or "".
 func (p *Profile) dropSoon() string {
-	p.change.Lock()
-	err := p.dropCopies()
-	p.change.Unlock()
+	err := p.dropRecorded()
 	if err == nil {
 		return ""
 	}
 	return p.dropInBackground(err)
+}
+
+// dropRecorded is dropCopies, unless the login that runs is not on record yet: its
+// place is a left-over there.
+func (p *Profile) dropRecorded() error {
+	p.change.Lock()
+	defer p.change.Unlock()
+	if l := p.state.Load().login; l != nil && l.pending.Load() != nil && len(leftovers(p.record())) > 0 {
+		return errors.New("the copies of the login before stay until the new one is on record")
+	}
+	return p.dropCopies()
 }
 
 // dropInBackground is for copies that dropCopies could not delete.
@@ -146,9 +155,7 @@ func (p *Profile) dropLater(ctx context.Context) {
 		if _, ok := w.next(ctx, nil, nil); !ok {
 			return
 		}
-		p.change.Lock()
-		err := p.dropCopies()
-		p.change.Unlock()
+		err := p.dropRecorded()
 		if err == nil {
 			p.set.on(Event{Kind: Changed, Profile: p.name, Err: asError(p.state.Load().problem)})
 			return

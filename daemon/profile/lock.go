@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -90,7 +91,7 @@ func locking(p *Profile, force bool) recipe {
 		record := p.record()
 		todo := plan{endpoints: old.endpoints, problem: p.lockedProblem()}
 		switch {
-		case record.Store == "":
+		case record.Store == "" && old.login == nil:
 			todo.problem = old.problem
 		case force && record.Store == "memory":
 			return todo, p.set.stores.Memory.Delete(p.set.ctx, record.ID)
@@ -102,6 +103,16 @@ func locking(p *Profile, force bool) recipe {
 		}
 		return todo, nil
 	}
+}
+
+// saveHeld is the last try to save a refresh token that a lock left in memory.
+func saveHeld(s *state) error {
+	if s.unsaved.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	return s.login.save(ctx, s.unsaved.Reveal())
 }
 
 // Unlock opens the key of the file store, if that takes a passphrase, and every

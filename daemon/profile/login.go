@@ -23,6 +23,8 @@ type login struct {
 	mark   mark
 	hooks  hooks
 	commit func() error // writes the record of a login that was just adopted
+	// pending is the adoption that is not on record yet, or nil.
+	pending atomic.Pointer[candidate]
 
 	left func() time.Duration // of the access token at hand
 
@@ -131,6 +133,7 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	}
 	if err == nil {
 		l.commit = committed
+		l.pending.Store(nil)
 		failpoint.Hit("after the save")
 	}
 	l.learnExpiry(true) // the endpoint rotates, whatever the store says

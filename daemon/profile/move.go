@@ -22,7 +22,7 @@ func (p *Profile) Move(to string) error {
 		if old.problem != nil {
 			return plan{}, old.problem
 		}
-		from := p.record().Store
+		from := old.login.store.Name() // the record may not know yet
 		if from == to {
 			return plan{}, badRequest(fmt.Sprintf("%s: its secrets are in the %s already", p.name, to))
 		}
@@ -67,7 +67,11 @@ func copyTo(p *Profile, dst store.Store, old *state) (store.Item, error) {
 		err = readsBack(ctx, dst, before.ID, item)
 	}
 	if err == nil {
-		err = p.put(moved(p.record(), dst.Name()))
+		r := moved(p.record(), dst.Name())
+		if c := old.login.pending.Load(); c != nil {
+			r = c.in(p.record(), dst.Name())
+		}
+		err = p.put(r)
 	}
 	if err != nil {
 		item.Wipe()

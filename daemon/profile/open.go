@@ -27,7 +27,7 @@ func (p *Profile) open(old *state) (plan, error) {
 	switch {
 	case !settings.Ready:
 		todo.problem = opening(p.name)
-	case record.Store == "" || p.ended: // no login was adopted since
+	case (record.Store == "" || p.ended) && old.login == nil: // no login was adopted since
 		todo.problem = p.needsLogin("needs login")
 	case p.set.locked.Load():
 		todo.problem, todo.keep = p.lockedProblem(), false
@@ -110,6 +110,8 @@ func (s *state) look(ctx context.Context) {
 		case s.looks <- done:
 		case <-s.replaced:
 			return
+		case <-s.closed:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -117,6 +119,7 @@ func (s *state) look(ctx context.Context) {
 	select {
 	case <-done:
 	case <-s.replaced:
+	case <-s.closed:
 	case <-ctx.Done():
 	}
 }

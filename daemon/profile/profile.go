@@ -42,6 +42,7 @@ type state struct {
 
 	looks    chan chan struct{} // while Waiting: a caller wants a fresh look at the store
 	replaced chan struct{}      // closed when there is another state
+	closed   <-chan struct{}    // of the Set
 }
 
 // Record is what the disk knows of the profile. It is the zero record, except for
@@ -61,6 +62,9 @@ func (p *Profile) Token(ctx context.Context, minTTL time.Duration) (refresher.To
 		case s.phase == Serving:
 			t, err := s.refresher.Token(ctx, minTTL)
 			switch {
+			case err == nil && p.set.locked.Load(): // while it waited
+				clear(t.Value)
+				continue
 			case err == nil:
 				return t, nil
 			case !errors.Is(err, refresher.ErrStopped):
@@ -72,7 +76,17 @@ func (p *Profile) Token(ctx context.Context, minTTL time.Duration) (refresher.To
 			continue
 		case s.phase == Waiting && !looked:
 			looked = true
+			if t, ok := s.kept.token(p.set.clock); ok { // invariant 1
+				select {
+				case s.looks <- make(chan struct{}):
+				default:
+				}
+				return t, nil
+			}
 			s.look(ctx)
+			if p.set.stopping() {
+				return refresher.Token{}, ErrStopping
+			}
 			continue
 		}
 		if t, ok := s.kept.token(p.set.clock); ok {

@@ -60,6 +60,7 @@ func (p *Profile) adopt(old *state, next proposal, a Adoption) (*candidate, erro
 	switch {
 	case err == nil:
 		c.login.commit = committed
+		c.login.pending.Store(nil)
 		if c.from.grant != nil || c.login.rotated { // else a reply may be lost still
 			c.login.mark.clear()
 		}
@@ -101,6 +102,7 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 	}
 	c := &candidate{login: p.newLogin(client, next.store, record, item), record: record}
 	c.login.commit = func() error { return c.commit(p) }
+	c.login.pending.Store(c)
 	return c, nil
 }
 
@@ -140,13 +142,18 @@ func (e entry) prepareRecord(next proposal) error {
 
 // commit writes the record of a login that is stored.
 func (c *candidate) commit(p *Profile) error {
-	now := p.record()
-	r := moved(now, c.login.store.Name())
-	c.record.Leftovers, c.record.Rotates = r.Leftovers, now.Rotates && c.record.Rotates || c.login.rotated
+	c.record = c.in(p.record(), c.login.store.Name())
 	if err := p.put(c.record); err != nil {
 		return &recordError{err}
 	}
 	return nil
+}
+
+// in is c's record if the login is in the store called name.
+func (c *candidate) in(now store.Profile, name string) store.Profile {
+	r := c.record
+	r.Store, r.Leftovers, r.Rotates = name, moved(now, name).Leftovers, now.Rotates && r.Rotates || c.login.rotated
+	return r
 }
 
 // A recordError says that the record of a login could not be written.

@@ -76,11 +76,11 @@ func (p *Profile) publish(old *state, todo plan) {
 		s.phase = todo.problem.Phase
 		s.login, s.unsaved, s.held = todo.login, todo.from.unsaved, todo.held
 	}
-	if todo.keep && s.phase != Serving {
+	if todo.keep && (s.phase == Waiting || s.phase == Opening) {
 		s.kept = old.kept
 	}
 	if s.phase == Waiting {
-		s.looks = make(chan chan struct{})
+		s.looks, s.closed = make(chan chan struct{}), p.set.ctx.Done()
 	}
 	p.state.Store(s)
 	close(old.replaced)

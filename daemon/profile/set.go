@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -103,7 +104,7 @@ func Open(records *store.Profiles, settings Settings, stores Stores, kept []Kept
 	}
 	for _, p := range s.Profiles() {
 		for _, k := range kept {
-			if k.ID == p.record().ID && k.grant(clock) != nil {
+			if p.state.Load().phase == Opening && k.ID == p.record().ID && k.grant(clock) != nil {
 				first := *p.state.Load()
 				first.kept = &k
 				p.state.Store(&first) // nothing else knows the profile yet
@@ -142,7 +143,8 @@ func (s *Set) Close() {
 		defer p.change.Unlock()
 		st := p.state.Load()
 		st.halt()
-		if err := st.unsavedErr(); err != nil {
+		err := cmp.Or(st.unsavedErr(), saveHeld(st))
+		if err != nil {
 			s.on(Event{Kind: StoppingLoses, Profile: p.name, Err: err, Command: rescue(p, st)})
 		}
 	})
@@ -291,6 +293,7 @@ func (p *Profile) goOn(old *state) (plan, error) {
 	case err == nil:
 		todo.login = p.newLogin(client, old.login.store, p.record(), item)
 		todo.login.exchanging, todo.login.commit = old.login.exchanging, old.login.commit
+		todo.login.pending.Store(old.login.pending.Load())
 		return todo, nil
 	case old.phase != Serving: // a lock left it: it waits for the right URLs
 		item.Wipe()
