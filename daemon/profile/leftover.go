@@ -115,7 +115,7 @@ func (e entry) deleteItem(storeName, id string) error {
 // dropSoon deletes the copies now, or as soon as that works. It returns what a
 // person should know, or "".
 func (p *Profile) dropSoon() string {
-	err := p.dropRecorded()
+	err := dropRecorded(p)
 	if err == nil {
 		return ""
 	}
@@ -124,7 +124,7 @@ func (p *Profile) dropSoon() string {
 
 // dropRecorded is dropCopies, unless the login that runs is not on record yet: its
 // place is a left-over there.
-func (p *Profile) dropRecorded() error {
+func dropRecorded(p *Profile) error {
 	p.change.Lock()
 	defer p.change.Unlock()
 	if l := p.state.Load().login; l != nil && l.pending.Load() != nil && len(leftovers(p.record())) > 0 {
@@ -155,7 +155,7 @@ func (p *Profile) dropLater(ctx context.Context) {
 		if _, ok := w.next(ctx, nil, nil); !ok {
 			return
 		}
-		err := p.dropRecorded()
+		err := dropRecorded(p)
 		if err == nil {
 			p.set.on(Event{Kind: Changed, Profile: p.name, Err: asError(p.state.Load().problem)})
 			return
