@@ -54,33 +54,7 @@ mean that nothing was started.`,
   bloq-agent exec --env npm -- npm install`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: runner(func(cmd *cobra.Command, args []string) error {
-			if variable != "git" && variable != "npm" && !variableName.MatchString(variable) {
-				return fail(ipc.ExitUsage, "bloq-agent exec --help", "--env %q: neither the name of a variable nor git or npm", variable)
-			}
-			least, err := ipc.ParseDuration(minTTL)
-			if err != nil {
-				return fail(ipc.ExitUsage, "bloq-agent exec --help", "--min-ttl %q: %v", minTTL, err)
-			}
-			path, err := findCommand(args[0])
-			if err != nil {
-				return err
-			}
-			l, err := dial(cmd)
-			if err != nil {
-				return err
-			}
-			t, err := l.accessToken(profile, least)
-			if err != nil {
-				return err
-			}
-			env, err := l.environment(variable, t)
-			if err != nil {
-				return err
-			}
-			if left := time.Until(t.ExpiresAt); left < least {
-				complain("warning: the token is good for %s only, and %s gets no other", span(left), args[0])
-			}
-			return replaceProcess(path, args, env)
+			return execute(cmd, args, profile, variable, minTTL)
 		}),
 	}
 	cmd.Flags().SetInterspersed(false) // what comes after the command is its own
@@ -88,6 +62,36 @@ mean that nothing was started.`,
 	cmd.Flags().StringVar(&variable, "env", "BLOQ_ACCESS_TOKEN", "the variable that holds the token, or git or npm")
 	cmd.Flags().StringVar(&minTTL, "min-ttl", "5m", "how long the token should live still; if it does not, there is a warning")
 	return cmd
+}
+
+func execute(cmd *cobra.Command, args []string, profile, variable, minTTL string) error {
+	if variable != "git" && variable != "npm" && !variableName.MatchString(variable) {
+		return fail(ipc.ExitUsage, "bloq-agent exec --help", "--env %q: neither the name of a variable nor git or npm", variable)
+	}
+	least, err := ipc.ParseDuration(minTTL)
+	if err != nil {
+		return fail(ipc.ExitUsage, "bloq-agent exec --help", "--min-ttl %q: %v", minTTL, err)
+	}
+	path, err := findCommand(args[0])
+	if err != nil {
+		return err
+	}
+	l, err := dial(cmd)
+	if err != nil {
+		return err
+	}
+	t, err := l.accessToken(profile, least)
+	if err != nil {
+		return err
+	}
+	env, err := l.environment(variable, t)
+	if err != nil {
+		return err
+	}
+	if left := time.Until(t.ExpiresAt); left < least {
+		complain("warning: the token is good for %s only, and %s gets no other", span(left), args[0])
+	}
+	return replaceProcess(path, args, env)
 }
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
