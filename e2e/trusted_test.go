@@ -67,7 +67,6 @@ func TestAConfigurationThatOthersCouldHaveWritten(t *testing.T) {
 			w.start("--store", "file")
 			r := w.run("", "bloq-token")
 			w.wants(r, 5, text, "hint: "+hint+"\n")
-			t.Logf("%s", strings.ReplaceAll(r.stderr, w.dir, "~"))
 			w.wants(w.run("", "bloq-agent", "config", "check"), 5, text, "hint: "+hint+"\n")
 			if r := w.run("", "bloq-agent", "status"); !strings.Contains(r.stderr, text) {
 				t.Errorf("status: %+v", r)
