@@ -146,11 +146,14 @@ func (s *Server) count(route, grant string) *Fault {
 	return nil
 }
 
-func (s *Server) handleStats(w http.ResponseWriter, _ *http.Request) {
+// control serves the routes that only a sandbox has.
+type control struct{ *Server }
+
+func (s control) writeStats(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, s.Stats())
 }
 
-func (s *Server) handleAddFault(w http.ResponseWriter, r *http.Request) {
+func (s control) addFault(w http.ResponseWriter, r *http.Request) {
 	var f Fault
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 2<<20))
 	d.DisallowUnknownFields()
@@ -165,7 +168,7 @@ func (s *Server) handleAddFault(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Server) handleClearFaults(w http.ResponseWriter, _ *http.Request) {
+func (s control) clearFaults(w http.ResponseWriter, _ *http.Request) {
 	s.ClearFaults()
 	w.WriteHeader(http.StatusNoContent)
 }

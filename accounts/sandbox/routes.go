@@ -14,15 +14,15 @@ const maxBody = 64 << 10
 
 // routes are the API's. Each is counted under its pattern.
 func (s *Server) routes() *http.ServeMux {
-	mux := http.NewServeMux()
+	mux, my := http.NewServeMux(), users{s}
 	for pattern, h := range map[string]http.HandlerFunc{
 		"POST /auth":                        s.handleLogin, // as Bloq's API documents spell it
 		"POST /auth/login":                  s.handleLogin, // as its "Authentication" page does
 		"POST /auth/token":                  s.handleToken,
-		"POST /users/me/client-keys":        s.account(s.createKey),
-		"GET /users/me/client-keys":         s.account(s.listKeys),
-		"DELETE /users/me/client-keys/{id}": s.account(s.deleteKey),
-		"GET /users/me":                     s.account(s.profile),
+		"POST /users/me/client-keys":        my.account(my.createKey),
+		"GET /users/me/client-keys":         my.account(my.listKeys),
+		"DELETE /users/me/client-keys/{id}": my.account(my.deleteKey),
+		"GET /users/me":                     my.account(my.profile),
 		"GET /{$}":                          s.up,
 		"GET /nodes/v1/status":              s.nodesStatus,
 	} {
@@ -31,9 +31,9 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "NotFound", "no such route")
 	}))
-	mux.HandleFunc("GET /_sandbox/stats", s.handleStats)
-	mux.HandleFunc("POST /_sandbox/faults", s.handleAddFault)
-	mux.HandleFunc("DELETE /_sandbox/faults", s.handleClearFaults)
+	mux.HandleFunc("GET /_sandbox/stats", control{s}.writeStats)
+	mux.HandleFunc("POST /_sandbox/faults", control{s}.addFault)
+	mux.HandleFunc("DELETE /_sandbox/faults", control{s}.clearFaults)
 	return mux
 }
 
@@ -176,9 +176,12 @@ func (s *Server) grant(w http.ResponseWriter, clientID, refreshToken string, err
 	answer(w, http.StatusOK, body)
 }
 
-// account guards the routes of the Accounts service. A Client Access Token is
+// users serves the routes of a user: /users/me and below.
+type users struct{ *Server }
+
+// account guards them. A Client Access Token is
 // for Nodes and never for these.
-func (s *Server) account(h http.HandlerFunc) http.HandlerFunc {
+func (s users) account(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, err := s.bearer(r)
 		switch {
@@ -201,14 +204,14 @@ func (s *Server) nodesStatus(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, map[string]string{"status": "ok", "kind": c.Kind, "subject": c.Subject})
 }
 
-func (s *Server) profile(w http.ResponseWriter, _ *http.Request) {
+func (s users) profile(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer(w, http.StatusOK, map[string]string{"id": s.state.UserID, "displayName": "Sandbox", "email": s.state.Email})
 }
 
 // createKey shows the secret once and keeps its hash.
-func (s *Server) createKey(w http.ResponseWriter, _ *http.Request) {
+func (s users) createKey(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id, secret := randomHex(20), randomHex(40)
@@ -221,7 +224,7 @@ func (s *Server) createKey(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"clientId": id, "clientSecret": secret, "createdAt": created})
 }
 
-func (s *Server) listKeys(w http.ResponseWriter, _ *http.Request) {
+func (s users) listKeys(w http.ResponseWriter, _ *http.Request) {
 	type key struct {
 		ID        string    `json:"id"`
 		CreatedAt time.Time `json:"createdAt"`
@@ -238,7 +241,7 @@ func (s *Server) listKeys(w http.ResponseWriter, _ *http.Request) {
 
 // deleteKey leaves the refresh tokens alone that the keys have bought. What
 // Bloq does is not known, and a client must not depend on either.
-func (s *Server) deleteKey(w http.ResponseWriter, r *http.Request) {
+func (s users) deleteKey(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := r.PathValue("id")
