@@ -135,7 +135,7 @@ func (d *Daemon) shutdown(served <-chan error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if err := d.server.Shutdown(ctx); err != nil {
-		_ = d.server.Close() // what is left is a peer that does not read
+		_ = d.server.Close() // a peer that reads no answer is not waited for
 	}
 	<-halted
 	select {

@@ -24,7 +24,7 @@ import (
 // A child of this test binary plays the part that role names.
 const role = "BLOQ_TEST_LOOPBACK"
 
-// nobody is another user than root, and than whoever runs the tests.
+// nobody is a user who is neither root nor the one that runs the tests.
 const nobody = 65534
 
 func TestMain(m *testing.M) {

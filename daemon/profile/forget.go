@@ -27,7 +27,7 @@ func (p *Profile) Forget() error {
 	return left
 }
 
-// end takes the login r off the disk. Its error is about what is left there.
+// end deletes the login r from the disk. Its error names what could not be deleted.
 func end(p *Profile, r store.Profile) error {
 	markOf(p.set.records.Dir(), r).clear()
 	ended := moved(r, "")

@@ -34,7 +34,7 @@ type keptWire struct {
 	ExpiryBoot time.Duration `json:"expiry_boot"`
 }
 
-// grant returns what is left of k, or nil.
+// grant returns the token for the rest of its life, or nil if that is over.
 func (k Kept) grant(c refresher.Clock) *refresher.Grant {
 	now := c.Now().Round(0)
 	left := min(k.Expiry.Sub(now), k.ExpiryBoot-c.Boottime())
