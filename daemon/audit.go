@@ -35,7 +35,7 @@ type audit struct {
 func (n narrator) audited(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, peer := time.Now(), server.PeerOf(r.Context())
-		connected := n.clock.Boottime() - start.Sub(peer.Since)
+		connected := n.outside.Clock.Boottime() - start.Sub(peer.Since)
 		caller := n.callers.Meet(peer.PID, connected, strings.HasPrefix(r.URL.Path, ipc.RouteDialect))
 		a := &audit{ResponseWriter: w, request: r, ring: &n.callers, caller: caller, record: ipc.Request{PID: peer.PID}}
 		defer n.logRequest(a, start) // a handler may break the connection by a panic

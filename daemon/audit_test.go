@@ -33,7 +33,7 @@ func atLevel(t *testing.T, l zerolog.Level) {
 func TestEachRequestIsOneLineAtDebugLevel(t *testing.T) {
 	atLevel(t, zerolog.DebugLevel)
 	var log bytes.Buffer
-	d := &Daemon{log: zerolog.New(&log), clock: refresher.RuntimeClock()}
+	d := &Daemon{log: zerolog.New(&log), outside: &Outside{Clock: refresher.RuntimeClock()}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/token", func(w http.ResponseWriter, _ *http.Request) {
 		tellProfile(w, "work")
@@ -81,7 +81,7 @@ func TestEachRequestIsOneLineAtDebugLevel(t *testing.T) {
 func TestEachRequestIsRecordedInAWord(t *testing.T) {
 	atLevel(t, zerolog.InfoLevel)
 	var log bytes.Buffer
-	d := &Daemon{log: zerolog.New(&log), clock: refresher.RuntimeClock()}
+	d := &Daemon{log: zerolog.New(&log), outside: &Outside{Clock: refresher.RuntimeClock()}}
 	mux := http.NewServeMux()
 	asked := 0
 	said := func(route string, tell func(http.ResponseWriter)) {
@@ -132,7 +132,7 @@ func TestEachRequestIsRecordedInAWord(t *testing.T) {
 func TestNothingIsLoggedOfAnOrdinaryRequest(t *testing.T) {
 	atLevel(t, zerolog.InfoLevel)
 	var log bytes.Buffer
-	d := &Daemon{log: zerolog.New(&log), clock: refresher.RuntimeClock()}
+	d := &Daemon{log: zerolog.New(&log), outside: &Outside{Clock: refresher.RuntimeClock()}}
 	h := narrator{d}.audited(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/token", nil)
 	if allocs := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); allocs > 4 || log.Len() != 0 {
@@ -142,7 +142,7 @@ func TestNothingIsLoggedOfAnOrdinaryRequest(t *testing.T) {
 
 // The watchdog asks twice a minute. It would fill the ring.
 func TestTheDaemonsOwnRequestsAreNotRecorded(t *testing.T) {
-	d := &Daemon{log: zerolog.Nop(), clock: bootClock(t)}
+	d := &Daemon{log: zerolog.Nop(), outside: &Outside{Clock: bootClock(t)}}
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -175,7 +175,7 @@ func bootClock(t *testing.T) refresher.Clock {
 func TestChangesAreLoggedWithTheirPeer(t *testing.T) {
 	atLevel(t, zerolog.InfoLevel)
 	var log bytes.Buffer
-	d := &Daemon{log: zerolog.New(&log), clock: bootClock(t)}
+	d := &Daemon{log: zerolog.New(&log), outside: &Outside{Clock: bootClock(t)}}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go d.callers.Run(ctx)

@@ -13,9 +13,7 @@ import (
 	"bloq-agent/daemon/profile"
 	"bloq-agent/daemon/sink"
 	"bloq-agent/daemon/systemd"
-	"bloq-agent/daemon/wake"
 	"bloq-agent/ipc/server"
-	"bloq-agent/refresher"
 
 	"github.com/rs/zerolog"
 )
@@ -25,7 +23,7 @@ const shutdownTimeout = 5 * time.Second
 
 // Options is what a daemon is started with.
 type Options struct {
-	Listener   net.Listener
+	Listener   net.Listener // may be nil with an Outside
 	Version    string
 	StateDir   string
 	ConfigPath string
@@ -39,6 +37,8 @@ type Options struct {
 	// Writes, once it has started.
 	Confine bool
 	Writes  []string
+	// Outside is nil for the machine's own.
+	Outside *Outside
 }
 
 // A Daemon is the running agent.
@@ -54,8 +54,8 @@ type Daemon struct {
 	told     told
 	confined atomic.Pointer[confinement]
 	tokens   *systemd.Keeper
-	clock    refresher.Clock
-	server   *server.Server // nil until Run
+	outside  *Outside
+	server   Server // nil until Run
 }
 
 // New reads the configuration and the profiles. If one of them is wrong, the
@@ -65,11 +65,8 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{options: o, log: o.Log, started: time.Now(), tokens: systemd.NewKeeper()}
 	d.told.days, d.told.skew = map[string]int64{}, map[string]bool{}
-	if clock, err := wake.NewClock(); err == nil {
-		d.clock = clock
-	} else {
-		d.log.Warn().Err(err).Msg("timers stand still while the machine sleeps")
-		d.clock = refresher.RuntimeClock()
+	if d.outside = o.Outside; d.outside == nil {
+		d.outside = machine(o.Listener, d.log)
 	}
 	o.Stores.File.Key().Look()
 	d.reload()
@@ -91,16 +88,16 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	defer tokenFiles{d}.start()()
 	d.state.start(d.config.ready())
 	tells := narrator{d}
-	d.server = server.New(d.options.Listener, d.routes(), server.Hooks{Refused: tells.refused, Trouble: tells.troubled, Panicked: tells.panicked})
+	d.server = d.outside.Serve(d.routes(), server.Hooks{Refused: tells.refused, Trouble: tells.troubled, Panicked: tells.panicked})
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve() }()
 	go d.callers.Run(ctx)
 	go d.keepTokensFresh(ctx)
 	changed := d.watch(ctx)
-	wake.Watch(ctx, d.hint, func(what string, err error) { d.log.Debug().Err(err).Msg(what) })
+	d.outside.WatchMachine(ctx, d.hint, func(what string, err error) { d.log.Debug().Err(err).Msg(what) })
 	d.reloadChanged() // what was written before the watch stood
 	d.confine()
-	d.log.Info().Str("socket", d.options.Listener.Addr().String()).Str("version", d.options.Version).
+	d.log.Info().Str("socket", d.options.socket()).Str("version", d.options.Version).
 		Int("profiles", len(d.profiles())).Str("tokens_kept", d.tokens.State()).Msg("started")
 	systemd.Ready(d.statusLine())
 	go systemd.Watchdog(ctx, d.answers, func(err error) { d.log.Warn().Err(err).Msg("the socket does not answer") })
@@ -150,7 +147,7 @@ func (d *Daemon) shutdown(served <-chan error) error {
 // Close releases what New took. Run does it too.
 func (d *Daemon) Close() {
 	d.state.close()
-	if c, ok := d.clock.(io.Closer); ok {
+	if c, ok := d.outside.Clock.(io.Closer); ok {
 		_ = c.Close() // the process is about to end
 	}
 }

@@ -21,13 +21,13 @@ func (s *seldom) happened(now time.Duration) bool {
 }
 
 func (n narrator) refused(p server.Peer) {
-	if n.told.refusals.happened(n.clock.Boottime()) {
+	if n.told.refusals.happened(n.outside.Clock.Boottime()) {
 		n.log.Warn().Int("peer_pid", p.PID).Int("peer_uid", p.UID).Uint64("times", n.told.refusals.Load()).Msg("refused a peer of another user")
 	}
 }
 
 func (n narrator) troubled(err error) {
-	if n.told.troubles.happened(n.clock.Boottime()) {
+	if n.told.troubles.happened(n.outside.Clock.Boottime()) {
 		n.log.Warn().Err(err).Uint64("times", n.told.troubles.Load()).Msg("a connection could not be accepted; going on")
 	}
 }

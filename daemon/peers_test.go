@@ -16,7 +16,7 @@ import (
 func TestRefusalsAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		d := &Daemon{log: zerolog.New(&log), clock: refresher.RuntimeClock()}
+		d := &Daemon{log: zerolog.New(&log), outside: &Outside{Clock: refresher.RuntimeClock()}}
 		time.Sleep(time.Hour) // the machine has run for some time
 		refuse := func(lines int, what string) {
 			t.Helper()

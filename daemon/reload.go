@@ -110,7 +110,7 @@ func (d *Daemon) reload() {
 // watch sends when the configuration file may have changed. Without inotify there
 // is still SIGHUP.
 func (d *Daemon) watch(ctx context.Context) <-chan struct{} {
-	changed, err := config.Watch(ctx, d.options.ConfigPath)
+	changed, err := d.outside.WatchConfig(ctx, d.options.ConfigPath)
 	if err != nil {
 		d.log.Warn().Err(err).Msg("configuration is not watched; send SIGHUP after a change")
 	}
@@ -168,7 +168,7 @@ func (d *Daemon) settings() profile.Settings {
 	c := d.config.get()
 	s := profile.Settings{
 		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.Endpoints,
-		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots}, Trust: string(c.RootsPEM),
+		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots, DialContext: d.outside.Dial}, Trust: string(c.RootsPEM),
 		Restart: restartCommand(os.Getenv, os.Getpid()),
 	}
 	for _, name := range []string{c.Store, d.options.Store} {

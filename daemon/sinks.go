@@ -37,12 +37,20 @@ func (t tokenFiles) start() (stop func()) {
 		Wanted: func() ([]sink.Sink, bool) {
 			return t.config.get().Sinks(), t.config.ready()
 		},
-		Content: t.content,
-		Forbidden: append(config.OwnDirs(os.Getenv), t.options.StateDir,
-			filepath.Dir(t.options.ConfigPath), filepath.Dir(t.options.Listener.Addr().String())),
-		Explain: t.explain,
-		On:      t.tell,
+		Content:   t.content,
+		Forbidden: t.forbidden(),
+		Explain:   t.explain,
+		On:        t.tell,
 	})
+}
+
+// forbidden are the directories of our own files, where no sink may be.
+func (t tokenFiles) forbidden() []string {
+	dirs := append(config.OwnDirs(os.Getenv), t.options.StateDir, filepath.Dir(t.options.ConfigPath))
+	if socket := t.options.socket(); socket != "" {
+		dirs = append(dirs, filepath.Dir(socket))
+	}
+	return dirs
 }
 
 // saveRecord writes into the state directory, so it looks first whether that is

@@ -117,5 +117,5 @@ func (d *Daemon) openState(kept []profile.Kept) (*profile.Set, error) {
 	if note := records.Note(); note != "" {
 		d.log.Warn().Msg(note)
 	}
-	return profile.Open(records, d.settings(), d.options.Stores, kept, d.clock, narrator{d}.heardOf), nil
+	return profile.Open(records, d.settings(), d.options.Stores, kept, d.outside.Clock, narrator{d}.heardOf), nil
 }

@@ -167,6 +167,9 @@ func pendingIDs(r store.Profile) []string {
 // answers asks the socket for the status, as any caller would. A daemon that runs
 // and does not serve is as good as dead.
 func (d *Daemon) answers(within time.Duration) error {
+	if d.options.Listener == nil {
+		return nil // there is no socket to ask
+	}
 	socket := d.options.Listener.Addr()
 	c, err := net.DialTimeout(socket.Network(), socket.String(), within)
 	if err != nil {

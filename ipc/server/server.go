@@ -47,7 +47,7 @@ type Hooks struct {
 func New(l net.Listener, h http.Handler, hooks Hooks) *Server {
 	s := &Server{listener: newGuard(l, hooks)}
 	s.http = http.Server{
-		Handler:           contain(prepare(h), hooks.Panicked),
+		Handler:           Handler(h, hooks),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		// net/http adds 4 KiB of its own to this figure.
@@ -63,6 +63,12 @@ func New(l net.Listener, h http.Handler, hooks Hooks) *Server {
 		ErrorLog: quiet,
 	}
 	return s
+}
+
+// Handler is what a Server answers with: h behind what the package promises. It is
+// for who needs no listener.
+func Handler(h http.Handler, hooks Hooks) http.Handler {
+	return contain(prepare(h), hooks.Panicked)
 }
 
 // Serve answers until Shutdown or Close. Its error is nil then.
