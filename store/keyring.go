@@ -16,6 +16,21 @@ const (
 // profile: a Store knows none.
 const HintFile = "bloq-agent login --store file"
 
+// A Service keeps secrets by id. There is one, the desktop's; a simulation puts
+// another in its place.
+type Service interface {
+	// Load gives a secret that is the caller's own, or ErrNotFound.
+	Load(ctx context.Context, id string) ([]byte, error)
+	// Save keeps a copy, and returns nil when that is on the service's disk.
+	Save(ctx context.Context, id string, secret []byte) error
+	Delete(ctx context.Context, id string) error
+	// Watch is Keyring.Watch.
+	Watch(ctx context.Context) <-chan struct{}
+}
+
+// desktop is the Secret Service of the session (macOS: the keychain).
+type desktop struct{}
+
 // Reasons for which a keyring cannot be had. They are words of the status.
 const (
 	reasonNoBus     = "no D-Bus session"
@@ -31,6 +46,8 @@ const (
 // Keyring keeps items in the desktop's Secret Service (macOS: the keychain). Each
 // call ends within keyringTimeout, whatever becomes of the service.
 type Keyring struct {
+	service Service
+
 	mu     sync.Mutex
 	frozen time.Time // when a call last took all its time in vain
 }
@@ -40,7 +57,10 @@ type Keyring struct {
 const frozenFor = time.Second
 
 // NewKeyring does not touch the keyring yet.
-func NewKeyring() *Keyring { return &Keyring{} }
+func NewKeyring() *Keyring { return NewKeyringOf(desktop{}) }
+
+// NewKeyringOf keeps items in another service than the desktop's.
+func NewKeyringOf(s Service) *Keyring { return &Keyring{service: s} }
 
 // Name is "keyring".
 func (k *Keyring) Name() string { return "keyring" }
@@ -48,7 +68,7 @@ func (k *Keyring) Name() string { return "keyring" }
 // Load reads an item.
 func (k *Keyring) Load(ctx context.Context, id string) (item Item, err error) {
 	err = k.bounded(ctx, id, func(ctx context.Context) error {
-		b, err := loadSecret(ctx, id)
+		b, err := k.service.Load(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -66,17 +86,22 @@ func (k *Keyring) Save(ctx context.Context, id string, item Item) error {
 		return err
 	}
 	defer clear(b)
-	return k.bounded(ctx, id, func(ctx context.Context) error { return saveSecret(ctx, id, b) })
+	return k.bounded(ctx, id, func(ctx context.Context) error { return k.service.Save(ctx, id, b) })
 }
 
 // Delete removes an item.
 func (k *Keyring) Delete(ctx context.Context, id string) error {
-	err := k.bounded(ctx, id, func(ctx context.Context) error { return deleteSecret(ctx, id) })
+	err := k.bounded(ctx, id, func(ctx context.Context) error { return k.service.Delete(ctx, id) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	return err
 }
+
+// Watch sends a value, until ctx ends, whenever something about the keyring may
+// have changed: it was unlocked or locked, came or went. It is a hint; values
+// may be missed. It is nil if there is no bus now, and closed when the bus goes.
+func (k *Keyring) Watch(ctx context.Context) <-chan struct{} { return k.service.Watch(ctx) }
 
 // bounded gives f its time. However it fails after that, it was too slow.
 func (k *Keyring) bounded(callers context.Context, id string, f func(context.Context) error) error {
@@ -102,6 +127,10 @@ func (k *Keyring) bounded(callers context.Context, id string, f func(context.Con
 	}
 	return unavailable(reasonFrozen, nil)
 }
+
+// KeyringError is what a Service fails with for one of the reasons above: "locked",
+// "frozen", "gone" and so on. Err is what the system said; it may be nil.
+func KeyringError(reason string, err error) error { return unavailable(reason, err) }
 
 // unavailable explains a reason, and what to do about it.
 func unavailable(reason string, err error) error {

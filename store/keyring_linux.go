@@ -56,7 +56,7 @@ func openService(ctx context.Context) (*secretService, error) {
 // close ends what the service keeps for us, too: sessions and prompts.
 func (s *secretService) close() { _ = s.bus.Close() }
 
-func loadSecret(ctx context.Context, id string) ([]byte, error) {
+func (desktop) Load(ctx context.Context, id string) ([]byte, error) {
 	s, err := openService(ctx)
 	if err != nil {
 		return nil, err
@@ -83,9 +83,9 @@ func loadSecret(ctx context.Context, id string) ([]byte, error) {
 	return secret.Value, nil
 }
 
-// saveSecret replaces the item. Label and attributes are those of go-keyring,
+// Save replaces the item. Label and attributes are those of go-keyring,
 // which wrote the items of earlier versions.
-func saveSecret(ctx context.Context, id string, b []byte) error {
+func (desktop) Save(ctx context.Context, id string, b []byte) error {
 	s, err := openService(ctx)
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func saveSecret(ctx context.Context, id string, b []byte) error {
 		properties, wireSecret{session, []byte{}, b, "text/plain; charset=utf8"}, true)
 }
 
-func deleteSecret(ctx context.Context, id string) error {
+func (desktop) Delete(ctx context.Context, id string) error {
 	s, err := openService(ctx)
 	if err != nil {
 		return err
@@ -272,10 +272,8 @@ func failedCall(err error) error {
 	return unavailable(reasonRefused, err)
 }
 
-// Watch sends a value, until ctx ends, whenever something about the keyring may
-// have changed: it was unlocked or locked, came or went. It is a hint; values
-// may be missed. It is nil if there is no bus now, and closed when the bus goes.
-func (k *Keyring) Watch(ctx context.Context) <-chan struct{} {
+// Watch listens to the service's signals on a connection of its own.
+func (desktop) Watch(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)         // ends the connection
 	slow := time.AfterFunc(keyringTimeout, cancel) // a bus that does not answer

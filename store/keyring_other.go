@@ -44,20 +44,20 @@ func within(ctx context.Context, f func() (string, error)) ([]byte, error) {
 	}
 }
 
-func loadSecret(ctx context.Context, id string) ([]byte, error) {
+func (desktop) Load(ctx context.Context, id string) ([]byte, error) {
 	return within(ctx, func() (string, error) { return keyring.Get(keyringService, id) })
 }
 
-func saveSecret(ctx context.Context, id string, b []byte) error {
+func (desktop) Save(ctx context.Context, id string, b []byte) error {
 	secret := string(b) // a copy: the call may outlive us
 	_, err := within(ctx, func() (string, error) { return "", keyring.Set(keyringService, id, secret) })
 	return err
 }
 
-func deleteSecret(ctx context.Context, id string) error {
+func (desktop) Delete(ctx context.Context, id string) error {
 	_, err := within(ctx, func() (string, error) { return "", keyring.Delete(keyringService, id) })
 	return err
 }
 
 // Watch has nothing to tell: the keychain tells nobody.
-func (k *Keyring) Watch(context.Context) <-chan struct{} { return nil }
+func (desktop) Watch(context.Context) <-chan struct{} { return nil }
