@@ -3,7 +3,6 @@ package refresher
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 )
 
@@ -139,7 +138,7 @@ func (l *loop) heed(anew bool) {
 	if s.Class != Transient || s.wished {
 		return
 	}
-	if next := s.hinted(anew, now, rand.Float64()); next != s {
+	if next := s.hinted(anew, now, random()); next != s {
 		l.publish(next)
 	}
 }
@@ -193,9 +192,9 @@ func (l *loop) take(o outcome) {
 	var next *Snapshot
 	switch {
 	case o.err != nil:
-		next = s.failed(failureOf(o.err), now, rand.Float64())
+		next = s.failed(failureOf(o.err), now, random())
 	case o.grant.AccessToken != nil:
-		next = s.granted(o.grant, issued, now, rand.Float64())
+		next = s.granted(o.grant, issued, now, random())
 	default: // only a save
 		next = s.again()
 	}

@@ -21,7 +21,6 @@ package refresher
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -107,7 +106,7 @@ func New(c Config) *Refresher {
 	first.attemptIn(0, now)
 	if c.Grant != nil {
 		issued := now.add(c.Grant.IssuedAt.Sub(now.wall))
-		first = first.granted(*c.Grant, issued, now, rand.Float64())
+		first = first.granted(*c.Grant, issued, now, random())
 		first.Exchanges = 0
 		if c.AtOnce {
 			first.attemptIn(0, now)

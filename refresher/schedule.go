@@ -1,6 +1,9 @@
 package refresher
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // The figures of the schedule.
 const (
@@ -48,6 +51,16 @@ const (
 	// the way may; a few attempts too many cost less than an hour without tokens.
 	retryAfterMax = 10 * time.Minute
 )
+
+// random makes every draw, in [0, 1).
+var random = rand.Float64
+
+// ReplaceDraw is for tests alone, before and after any Refresher is used. It
+// returns what f replaces.
+func ReplaceDraw(f func() float64) (before func() float64) {
+	before, random = random, f
+	return before
+}
 
 // refreshAfter is how old a token is when it is to be replaced: 50 to 60 % of its
 // lifetime. That leaves 24 minutes of an hour to ride out an outage. The draw, in
