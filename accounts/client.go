@@ -45,6 +45,8 @@ type Options struct {
 	RootCAs *x509.CertPool
 	// DialContext replaces the network, for tests in virtual time.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the wall clock; nil for time.Now.
+	Now func() time.Time
 }
 
 // A Client talks to one environment.
@@ -52,6 +54,7 @@ type Client struct {
 	endpoints Endpoints
 	userAgent string
 	http      http.Client
+	now       func() time.Time
 }
 
 // New makes a client, or says what is wrong with the endpoints.
@@ -59,7 +62,10 @@ func New(e Endpoints, o Options) (*Client, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	return &Client{endpoints: e, userAgent: o.UserAgent, http: http.Client{
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Client{endpoints: e, userAgent: o.UserAgent, now: o.Now, http: http.Client{
 		// A redirect would replay a POST with the refresh token to whatever
 		// origin it names (307, 308). It is an answer like any other here.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -200,7 +206,7 @@ func (c *Client) DeleteKey(ctx context.Context, accountToken []byte, id string) 
 
 // grant makes a call that returns tokens.
 func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Grant, error) {
-	sent := time.Now().Round(0)
+	sent := c.now().Round(0)
 	var access, refresh token
 	k.header = http.Header{}
 	err := c.do(ctx, k, members{"accessToken": &access, "refreshToken": &refresh})
@@ -215,7 +221,7 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 		return g, err
 	}
 	g.AccessToken, g.Expiry = access, g.IssuedAt.Add(Lifetime(access, g.IssuedAt, lifetime))
-	g.Skew = skew(k.header.Get("Date"), access, sent.Add(time.Since(sent)/2))
+	g.Skew = skew(k.header.Get("Date"), access, sent.Add(c.now().Sub(sent)/2))
 	return g, nil
 }
 
@@ -319,7 +325,7 @@ func (c *Client) do(ctx context.Context, k call, into answer) error {
 	case len(body) > maxBody:
 		return &Error{Op: k.op, Class: Malformed, Status: a.StatusCode, Err: errors.New("the answer is longer than 1 MiB")}
 	case a.StatusCode < 200 || a.StatusCode > 299:
-		return statusError(k.op, a.StatusCode, a.Header, body, time.Now())
+		return statusError(k.op, a.StatusCode, a.Header, body, c.now())
 	case into == nil:
 		return nil
 	}

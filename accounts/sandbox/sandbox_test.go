@@ -156,25 +156,44 @@ func TestWhichTokenOpensWhat(t *testing.T) {
 }
 
 func TestTokensThatNobodyMintedAreRefused(t *testing.T) {
-	d := newDesk(t, Config{})
+	d, other := newDesk(t, Config{}), newDesk(t, Config{})
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: mustPKIX(t, d.api)})
+	refuses(t, d, func(good, noExpiry claims) map[string]string {
+		return map[string]string{
+			"HS256 with the public key": sign(t, jwt.SigningMethodHS256, good, public),
+			"foreign":                   sign(t, jwt.SigningMethodRS256, good, other.api.key),
+			"RS512":                     sign(t, jwt.SigningMethodRS512, good, d.api.key),
+			"without an expiry":         sign(t, jwt.SigningMethodRS256, noExpiry, d.api.key),
+		}
+	})
+}
+
+func TestUnsignedTokensThatNobodyMintedAreRefused(t *testing.T) {
+	d, signs := newDesk(t, Config{Unsigned: true}), newDesk(t, Config{})
+	refuses(t, d, func(good, noExpiry claims) map[string]string {
+		return map[string]string{
+			"foreign":           sign(t, jwt.SigningMethodHS256, good, []byte("another key")),
+			"RS256":             sign(t, jwt.SigningMethodRS256, good, signs.api.key),
+			"HS512":             sign(t, jwt.SigningMethodHS512, good, d.api.state.Key),
+			"without an expiry": sign(t, jwt.SigningMethodHS256, noExpiry, d.api.state.Key),
+		}
+	})
+}
+
+// refuses checks that d accepts what it minted, and none of what forge makes of that.
+func refuses(t *testing.T, d *desk, forge func(good, noExpiry claims) map[string]string) {
+	t.Helper()
 	_, _, grant := d.login()
+	d.want(200, "GET", "/nodes/v1/status", "Bearer "+grant.AccessToken, "")
 	c, err := d.api.verify(grant.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: mustPKIX(t, d.api)})
-	other, err := New(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	forged := map[string]string{
-		"garbage": "garbage", "empty": "", "cut": grant.AccessToken[:len(grant.AccessToken)-4],
-		"none": sign(t, jwt.SigningMethodNone, c, jwt.UnsafeAllowNoneSignatureType), "HS256 with the public key": sign(t, jwt.SigningMethodHS256, c, public),
-		"foreign": sign(t, jwt.SigningMethodRS256, c, other.key), "RS512": sign(t, jwt.SigningMethodRS512, c, d.api.key),
-	}
 	noExpiry := c
 	noExpiry.ExpiresAt = nil
-	forged["without an expiry"] = sign(t, jwt.SigningMethodRS256, noExpiry, d.api.key)
+	forged := forge(c, noExpiry)
+	forged["garbage"], forged["empty"], forged["cut"] = "garbage", "", grant.AccessToken[:len(grant.AccessToken)-4]
+	forged["none"] = sign(t, jwt.SigningMethodNone, c, jwt.UnsafeAllowNoneSignatureType)
 	for name, token := range forged {
 		if status, _, _ := d.call("GET", "/nodes/v1/status", "Bearer "+token, ""); status != 401 {
 			t.Errorf("%s: %d", name, status)

@@ -19,7 +19,7 @@ type state struct {
 	Email    string                   `json:"email"`
 	UserID   string                   `json:"user_id"`
 	Password string                   `json:"password_hash"`
-	Key      []byte                   `json:"signing_key"` // PKCS #1
+	Key      []byte                   `json:"signing_key"` // PKCS #1; if Unsigned: bytes
 	Clients  map[string]*client       `json:"clients"`     // :: client ID → its keys
 	Refresh  map[string]*refreshToken `json:"refresh"`     // :: jti → the token
 	Revoked  map[string]bool          `json:"revoked"`     // :: family → true
@@ -50,8 +50,10 @@ func (s *Server) load() error {
 	if err := json.Unmarshal(data, &s.state); err != nil {
 		return fmt.Errorf("%s: %w", s.config.StateFile, err)
 	}
-	if s.key, err = x509.ParsePKCS1PrivateKey(s.state.Key); err != nil {
-		return fmt.Errorf("%s: signing key: %w", s.config.StateFile, err)
+	if !s.config.Unsigned {
+		if s.key, err = x509.ParsePKCS1PrivateKey(s.state.Key); err != nil {
+			return fmt.Errorf("%s: signing key: %w", s.config.StateFile, err)
+		}
 	}
 	if s.state.Clients == nil || s.state.Refresh == nil || s.state.Revoked == nil {
 		return fmt.Errorf("%s: is not the state of a sandbox", s.config.StateFile)
@@ -67,11 +69,14 @@ func (s *Server) load() error {
 
 // found makes a user and a signing key.
 func (s *Server) found() error {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return fmt.Errorf("making a signing key: %w", err)
+	key := []byte(rand.Text())
+	if !s.config.Unsigned {
+		var err error
+		if s.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			return fmt.Errorf("making a signing key: %w", err)
+		}
+		key = x509.MarshalPKCS1PrivateKey(s.key)
 	}
-	s.key = key
 	if s.password == "" {
 		s.password = randomHex(8)
 	}
@@ -80,7 +85,7 @@ func (s *Server) found() error {
 		email = "demo@bloq.example"
 	}
 	s.state = state{
-		Email: email, UserID: "user-" + randomHex(16), Password: hash(s.password), Key: x509.MarshalPKCS1PrivateKey(key),
+		Email: email, UserID: "user-" + randomHex(16), Password: hash(s.password), Key: key,
 		Clients: map[string]*client{}, Refresh: map[string]*refreshToken{}, Revoked: map[string]bool{},
 	}
 	return s.save()

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"crypto/rsa"
 	"errors"
 	"net/http"
 	"strings"
@@ -22,6 +21,19 @@ type claims struct {
 	Kind string `json:"kind"`
 }
 
+// keys are what tokens are signed and checked with.
+func (s *Server) keys() (method jwt.SigningMethod, sign, check any) {
+	if s.config.Unsigned {
+		return jwt.SigningMethodHS256, s.state.Key, s.state.Key
+	}
+	return jwt.SigningMethodRS256, s.key, s.key.Public()
+}
+
+func (s *Server) sign(c jwt.Claims) (string, error) {
+	method, key, _ := s.keys()
+	return jwt.NewWithClaims(method, c).SignedString(key)
+}
+
 // mint signs a token. The caller holds s.mu.
 func (s *Server) mint(kind, subject, id string, ttl time.Duration) (string, error) {
 	now := s.config.Now()
@@ -29,7 +41,7 @@ func (s *Server) mint(kind, subject, id string, ttl time.Duration) (string, erro
 		Issuer: "bloq-sandbox", Subject: subject, ID: id, Audience: jwt.ClaimStrings{"bloq"},
 		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 	}}
-	token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, c).SignedString(s.key)
+	token, err := s.sign(c)
 	if err != nil {
 		return "", err
 	}
@@ -48,12 +60,13 @@ var errToken = errors.New("token is not valid")
 
 // verify accepts what mint made and nothing else.
 func (s *Server) verify(token string) (claims, error) {
+	method, _, check := s.keys()
 	var c claims
 	_, err := jwt.ParseWithClaims(token, &c,
-		func(*jwt.Token) (any, error) { return s.key.Public().(*rsa.PublicKey), nil },
+		func(*jwt.Token) (any, error) { return check, nil },
 		// The method is named, or a token with "none", or with the public key as
 		// an HMAC secret, would pass.
-		jwt.WithValidMethods([]string{"RS256"}), jwt.WithTimeFunc(s.config.Now), jwt.WithExpirationRequired(),
+		jwt.WithValidMethods([]string{method.Alg()}), jwt.WithTimeFunc(s.config.Now), jwt.WithExpirationRequired(),
 		jwt.WithIssuer("bloq-sandbox"))
 	if err != nil {
 		return claims{}, errToken
