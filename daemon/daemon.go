@@ -63,11 +63,12 @@ type Daemon struct {
 // service that exits while a client waits takes its socket down. New fails only if
 // another daemon has the state directory.
 func New(o Options) (*Daemon, error) {
-	d := &Daemon{options: o, log: o.Log, started: time.Now(), tokens: systemd.NewKeeper()}
+	d := &Daemon{options: o, log: o.Log, outside: o.Outside, tokens: systemd.NewKeeper()}
 	d.told.days, d.told.skew = map[string]int64{}, map[string]bool{}
-	if d.outside = o.Outside; d.outside == nil {
+	if d.outside == nil {
 		d.outside = machine(o.Listener, d.log)
 	}
+	d.started = d.outside.Clock.Now()
 	o.Stores.File.Key().Look()
 	d.reload()
 	kept := d.takeKept()

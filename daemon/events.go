@@ -89,7 +89,7 @@ func (a api) handleEvents(w http.ResponseWriter, r *http.Request) {
 	out := http.NewResponseController(w)
 	for _, p := range a.profiles() {
 		status := a.describe(p.Status())
-		e := ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: p.Name(), Status: &status}
+		e := ipc.Event{Time: a.outside.Clock.Now().UTC(), Event: "status", Profile: p.Name(), Status: &status}
 		if writeEvent(w, out, e) != nil {
 			return
 		}

@@ -93,13 +93,13 @@ func (d *Daemon) reload() {
 		d.log.Error().Err(err).Msg("configuration not taken; " + next)
 		return
 	}
-	d.config.current.Store(&loaded{Config: c, at: time.Now()})
+	d.config.current.Store(&loaded{Config: c, at: d.outside.Clock.Now()})
 	applyLevel(d.options.LogLevel, c.LogLevel)
 	if d.server == nil {
 		return // Run has not begun
 	}
 	d.log.Info().Str("path", d.options.ConfigPath).Msg("configuration reloaded")
-	d.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "reloaded"})
+	d.hub.publish(ipc.Event{Time: d.outside.Clock.Now().UTC(), Event: "reloaded"})
 	d.sinks.Wake()
 	d.state.allow()
 	if set := d.state.set.Load(); set != nil {
@@ -168,7 +168,7 @@ func (d *Daemon) settings() profile.Settings {
 	c := d.config.get()
 	s := profile.Settings{
 		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.Endpoints,
-		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots, DialContext: d.outside.Dial}, Trust: string(c.RootsPEM),
+		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots, DialContext: d.outside.Dial, Now: d.outside.Clock.Now}, Trust: string(c.RootsPEM),
 		Restart: restartCommand(os.Getenv, os.Getpid()),
 	}
 	for _, name := range []string{c.Store, d.options.Store} {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bloq-agent/daemon/config"
+	"bloq-agent/refresher"
 
 	"github.com/rs/zerolog"
 )
@@ -41,7 +42,7 @@ func TestTheHintMendsAllThatIsWrong(t *testing.T) {
 func TestAnEmptyFileIsASaveInProgress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.toml")
 	do(t, os.WriteFile(path, []byte("store = \"memory\"\n"), 0o600))
-	d := &Daemon{options: Options{ConfigPath: path}, log: zerolog.Nop()}
+	d := &Daemon{options: Options{ConfigPath: path}, log: zerolog.Nop(), outside: &Outside{Clock: refresher.RuntimeClock()}}
 	d.reload()
 	do(t, os.WriteFile(path, nil, 0o600))
 	d.reloadChanged()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/dialect"
@@ -163,7 +162,7 @@ func (t tokenFiles) tell(e sink.Event) {
 	}
 	line.Msg(e.What)
 	if e.News && len(t.sinks.Status(e.Profile)) > 0 {
-		t.hub.publish(ipc.Event{Time: time.Now().UTC(), Event: "status", Profile: e.Profile, Status: t.statusOf(e.Profile)})
+		t.hub.publish(ipc.Event{Time: t.outside.Clock.Now().UTC(), Event: "status", Profile: e.Profile, Status: t.statusOf(e.Profile)})
 	}
 }
 

@@ -111,7 +111,7 @@ func (n narrator) stream(e profile.Event) {
 	if !ok {
 		return
 	}
-	out := ipc.Event{Time: time.Now().UTC(), Event: name, Profile: e.Profile}
+	out := ipc.Event{Time: n.outside.Clock.Now().UTC(), Event: name, Profile: e.Profile}
 	if e.Kind == profile.Changed {
 		out.Status = n.statusOf(e.Profile)
 	}
@@ -120,7 +120,7 @@ func (n narrator) stream(e profile.Event) {
 
 // published tells of what a refresher has published.
 func (n narrator) published(e profile.Event) {
-	now := time.Now()
+	now := n.outside.Clock.Now()
 	name, level := nameOf(e.Previous, e.Current)
 	entry := n.log.WithLevel(level).Str("profile", e.Profile).Uint64("gen", e.Current.Generation)
 	if e.Current.Err != nil {

@@ -65,7 +65,7 @@ func (s *Set) CheckAdoption(name string, a Adoption) (Adopted, error) {
 	if err := canTake(ctx, next.store, next.record.ID); err != nil {
 		return Adopted{}, p.storeHint(next.store, err)
 	}
-	return Adopted{Record: next.record, Endpoints: next.endpoints, Pending: litter(next.record, next.endpoints.Keys, time.Now())}, nil
+	return Adopted{Record: next.record, Endpoints: next.endpoints, Pending: litter(next.record, next.endpoints.Keys, s.clock.Now())}, nil
 }
 
 // NoteKey records the client ID of a, so that a login which fails halfway leaves a
@@ -81,7 +81,7 @@ func (s *Set) NoteKey(name string, a Adoption) (Adopted, error) {
 	r := p.record()
 	note := func(r *store.Profile) {
 		r.Pending = append(without(r.Pending, append(a.Deleted, a.ClientID)...), store.PendingKey{
-			ClientID: a.ClientID, KeysURL: next.endpoints.Keys, Since: time.Now().UTC().Truncate(time.Second),
+			ClientID: a.ClientID, KeysURL: next.endpoints.Keys, Since: s.clock.Now().UTC().Truncate(time.Second),
 		})
 	}
 	if r.ID == "" {
@@ -101,7 +101,7 @@ func (s *Set) NoteKey(name string, a Adoption) (Adopted, error) {
 
 // Adopt takes the login over. The one before goes on if anything fails.
 func (s *Set) Adopt(name string, a Adoption) (Adopted, error) {
-	if err := a.check(); err != nil {
+	if err := a.check(s.clock.Now()); err != nil {
 		return Adopted{}, err
 	}
 	p := s.candidate(name)
@@ -242,8 +242,8 @@ func canTake(ctx context.Context, st store.Store, id string) error {
 }
 
 // check refuses tokens that can be seen to be useless.
-func (a Adoption) check() error {
-	if err := checkRefreshToken(a.RefreshToken.Reveal()); err != nil {
+func (a Adoption) check(now time.Time) error {
+	if err := checkRefreshToken(a.RefreshToken.Reveal(), now); err != nil {
 		return err
 	}
 	for name, token := range map[string]store.Secret{"refresh": a.RefreshToken, "access": a.AccessToken, "account": a.AccountToken} {
@@ -255,7 +255,7 @@ func (a Adoption) check() error {
 }
 
 // checkRefreshToken refuses a token that can be seen to be useless.
-func checkRefreshToken(token []byte) error {
+func checkRefreshToken(token []byte, now time.Time) error {
 	if len(token) == 0 {
 		return badRequest("refresh token is missing")
 	}
@@ -263,7 +263,7 @@ func checkRefreshToken(token []byte) error {
 	if err != nil {
 		return badRequest("refresh token is malformed: it is not a JWT")
 	}
-	if e := times.Expiry; !e.IsZero() && !time.Now().Before(e) {
+	if e := times.Expiry; !e.IsZero() && !now.Before(e) {
 		return badRequest("refresh token expired on " + e.UTC().Format(time.DateOnly))
 	}
 	return nil

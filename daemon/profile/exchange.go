@@ -33,7 +33,7 @@ func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
 		return refresher.Grant{}, err
 	}
 	failpoint.Hit("before the intent")
-	l.mark.set() // 3
+	l.mark.set(l.hooks.clock.Now()) // 3
 	failpoint.Hit("after the intent")
 	g, err := l.spend(ctx) // 4
 	if refused(err) && l.reread(ctx, true) {
@@ -122,7 +122,7 @@ func (l *login) spend(ctx context.Context) (accounts.Grant, error) {
 		if bought, err := l.buy(ctx, item); err == nil || bought.RefreshToken != nil {
 			return withToken(bought, g), err
 		}
-	case err == nil && l.wantsSuccessor(item.RefreshToken, time.Now().Add(g.Skew)):
+	case err == nil && l.wantsSuccessor(item.RefreshToken, l.hooks.clock.Now().Add(g.Skew)):
 		// Beside a good token: a failure must cost nothing.
 		ctx, cancel := context.WithTimeout(ctx, buyTimeout)
 		defer cancel()
@@ -162,7 +162,7 @@ func (l *login) buy(ctx context.Context, item store.Item) (accounts.Grant, error
 // wantsSuccessor reports whether token ends soon, at most once every buyGap. It
 // goes by the endpoint's clock: by a wrong one of ours every token would end soon.
 func (l *login) wantsSuccessor(token store.Secret, theirs time.Time) bool {
-	now := l.hooks.boottime()
+	now := l.hooks.clock.Boottime()
 	if !endsSoon(token, theirs) || l.bought != 0 && now-l.bought < buyGap {
 		return false
 	}

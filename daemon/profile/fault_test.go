@@ -113,7 +113,7 @@ func newTestLogin(client *accounts.Client, st store.Store, item store.Item) *log
 		client: client, store: st, id: store.NewID(), item: item, commit: committed,
 		left: func() time.Duration { return 0 },
 		hooks: hooks{
-			check: func() error { return nil }, boottime: refresher.RuntimeClock().Boottime, rotates: func() bool { return false },
+			check: func() error { return nil }, clock: refresher.RuntimeClock(), rotates: func() bool { return false },
 			learned: func(learned) {}, notBought: func(error) {},
 		},
 	}

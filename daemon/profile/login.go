@@ -53,7 +53,7 @@ type exchanging struct {
 // hooks connect a login to its profile.
 type hooks struct {
 	check     func() error // invariant 5: the state directory is still ours
-	boottime  func() time.Duration
+	clock     refresher.Clock
 	rotates   func() bool            // whether the endpoint was seen to rotate
 	learned   func(endpoint learned) // what an exchange showed
 	notBought func(error)
@@ -72,7 +72,7 @@ func (e entry) newLogin(client *accounts.Client, st store.Store, record store.Pr
 	return &login{
 		client: client, store: st, id: record.ID, item: item, mark: markOf(e.set.records.Dir(), record), commit: committed,
 		hooks: hooks{
-			check: e.set.records.Dir().Check, boottime: e.set.clock.Boottime,
+			check: e.set.records.Dir().Check, clock: e.set.clock,
 			rotates:   func() bool { return e.record().Rotates },
 			learned:   e.learn,
 			notBought: func(err error) { e.set.on(Event{Kind: NotBought, Profile: e.name, Err: err}) },

@@ -22,9 +22,9 @@ func markOf(dir *store.Dir, r store.Profile) mark { return mark{dir, r.ID + ".in
 
 // set leaves the mark. A crash without it is only harder to explain, so a full
 // disk does not stop the exchange.
-func (m mark) set() {
+func (m mark) set(now time.Time) {
 	if m.name != "" {
-		_ = m.dir.WriteFile(m.name, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"))
+		_ = m.dir.WriteFile(m.name, []byte(now.UTC().Format(time.RFC3339)+"\n"))
 	}
 }
 

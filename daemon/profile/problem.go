@@ -74,7 +74,7 @@ func (w words) tokenProblem(err error) *Problem {
 		return &Problem{Kind: Configuration, Phase: Serving, Detail: w.name + ": " + e.Err.Error(), Hint: w.configurationHint(e.Err)}
 	}
 	detail := w.name + ": no valid token: " + e.Err.Error()
-	if wait := time.Until(e.Next); !e.Next.IsZero() && wait > 0 {
+	if wait := e.Next.Sub(w.set.clock.Now()); !e.Next.IsZero() && wait > 0 {
 		detail += "; next try in " + (wait + time.Second).Truncate(time.Second).String()
 	}
 	return &Problem{Kind: Unavailable, Phase: Serving, Detail: detail, Hint: "bloq-agent status"}

@@ -142,7 +142,7 @@ func (p *Profile) AccountToken(ctx context.Context) (value store.Secret, expiry 
 	if err != nil {
 		return store.Secret{}, time.Time{}, err
 	}
-	value, expiry, ok := s.login.accountToken(time.Now())
+	value, expiry, ok := s.login.accountToken(p.set.clock.Now())
 	if !ok {
 		return store.Secret{}, time.Time{}, p.needsLogin("no account token: it lasts 12 hours from a login with a password")
 	}
@@ -212,7 +212,7 @@ func (p *Profile) Status() Status {
 		out.TokenProblem = p.tokenProblem(&refresher.Error{Class: c, Next: out.Snapshot.NextAttempt(), Err: out.Snapshot.Err})
 	}
 	out.Skew = time.Duration(s.login.skew.Load())
-	if secret, expiry, ok := s.login.accountToken(time.Now()); ok {
+	if secret, expiry, ok := s.login.accountToken(p.set.clock.Now()); ok {
 		secret.Wipe()
 		out.AccountExpiry = expiry
 	}

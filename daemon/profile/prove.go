@@ -90,7 +90,7 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 		ClientID:     a.ClientID,
 		ClientSecret: a.ClientSecret.Clone(),
 		AccountToken: a.AccountToken.Clone(),
-		Serial:       firstSerial(ctx, old, next),
+		Serial:       firstSerial(ctx, old, next, p.set.clock.Now()),
 	}
 	if times, err := accounts.TokenTimes(a.AccountToken.Reveal()); err == nil {
 		item.AccountExpiry = times.Expiry
@@ -108,8 +108,8 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 
 // firstSerial is above every serial of the login before (invariant 7), one that
 // cannot be read now among them: no login is saved every millisecond.
-func firstSerial(ctx context.Context, old *state, next proposal) uint64 {
-	return max(lastSerial(ctx, old, next), uint64(time.Now().UnixMilli()))
+func firstSerial(ctx context.Context, old *state, next proposal, now time.Time) uint64 {
+	return max(lastSerial(ctx, old, next), uint64(now.UnixMilli()))
 }
 
 // lastSerial is the highest serial of the login before, as far as it is known.
@@ -169,14 +169,14 @@ func (e *recordError) Unwrap() error { return e.err }
 func (c *candidate) prove(ctx context.Context, a Adoption, w words) error {
 	// Without IssuedAt nobody knows how much of the token's life has passed.
 	if !a.AccessToken.IsZero() && !a.IssuedAt.IsZero() {
-		c.from.grant = grantAt(bytes.Clone(a.AccessToken.Reveal()), a.IssuedAt, time.Now())
+		c.from.grant = grantAt(bytes.Clone(a.AccessToken.Reveal()), a.IssuedAt, w.set.clock.Now())
 		return nil
 	}
 	l := c.login
 	if err := store.Probe(ctx, l.store); err != nil { // before a token is spent that may be rotated
 		return err
 	}
-	l.mark.set()
+	l.mark.set(w.set.clock.Now())
 	g, err := l.client.Refresh(ctx, l.item.RefreshToken.Reveal())
 	if unspent(err) {
 		l.mark.clear()
