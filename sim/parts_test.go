@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -277,6 +278,42 @@ func TestModes(t *testing.T) {
 		}
 		if f.Stamp("0123456789abcdef0123456789abcdef") == stamp {
 			t.Error("the stamp is the same")
+		}
+	})
+}
+
+// A kill between the wait for the disk and what the operation does to it.
+func TestAKilledOperationChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newTestVolume(t, 1)
+		w := disks.open(v)
+		w.before = func(string, string) error {
+			w.kill()
+			return nil
+		}
+		if err := disks.Remove(w.path("/state/file")); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%v", err)
+		}
+		if _, err := v.read("/state/file"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A sync of another directory leaves the order of what is still pending.
+func TestACrashKeepsTheFirstNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newTestVolume(t, 1)
+		w := disks.open(v)
+		must(t, v.write("/other/file", nil))
+		for _, name := range []string{"a", "b", "c"} {
+			_, err := disks.OpenFile(w.path("/state/"+name), os.O_CREATE|os.O_WRONLY, 0o600)
+			must(t, err)
+		}
+		must(t, store.WriteFile(w.path("/other/file"), nil))
+		v.crash(func(n int) int { return n / 2 })
+		if names := v.list("/state"); !slices.Equal(names, []string{"a", "b", "file"}) {
+			t.Errorf("%v", names)
 		}
 	})
 }
