@@ -2,9 +2,10 @@ package daemon
 
 import (
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"bloq-agent/store/turn"
 
 	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
@@ -24,7 +25,7 @@ type state struct {
 	failed func(error) // is told of each new reason
 	set    atomic.Pointer[profile.Set]
 
-	mu     sync.Mutex // held by one attempt to open at a time
+	mu     turn.Mutex // held by one attempt to open at a time
 	err    error
 	tried  time.Time
 	ready  bool // the secrets may be read

@@ -8,9 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"bloq-agent/store/turn"
 
 	"filippo.io/age"
 )
@@ -25,7 +26,7 @@ type File struct {
 	dir string // of the items
 	key *Key
 
-	mu sync.Mutex // one writer at a time
+	mu turn.Mutex // one writer at a time
 
 	state atomic.Pointer[Dir] // checked before each write; may be nil
 }

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
+
+	"bloq-agent/store/turn"
 
 	"filippo.io/age"
 )
@@ -38,7 +39,7 @@ type Key struct {
 	dir         string // of the key files; not where the items are
 	credentials string // $CREDENTIALS_DIRECTORY, or ""
 
-	mu     sync.Mutex
+	mu     turn.Mutex
 	opened *age.X25519Identity // what Unlock has opened; nil otherwise
 
 	described atomic.Pointer[string] // what Look found

@@ -10,10 +10,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"bloq-agent/store/turn"
 
 	"bloq-agent/userns"
 )
@@ -72,7 +73,7 @@ type Profiles struct {
 	note string // what was mended when it was opened; "" if nothing
 
 	// writing is held over the disk's I/O. Readers load list and never wait for it.
-	writing sync.Mutex
+	writing turn.Mutex
 	list    atomic.Pointer[[]Profile] // sorted by name; never modified
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"bloq-agent/store/turn"
+
 	"bloq-agent/store"
 )
 
@@ -21,7 +23,7 @@ type lock struct {
 	wishes sync.Mutex // guards the next two, and locked against two writers
 	last   uint64     // the number of the last wish
 	closed uint64     // that of the last one to lock
-	turn   sync.Mutex // held by one Lock or Unlock while it works
+	turn   turn.Mutex // held by one Lock or Unlock while it works
 }
 
 // wants records a wish. One to lock stops the handing out of tokens at once,

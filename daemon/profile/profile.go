@@ -3,9 +3,10 @@ package profile
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"bloq-agent/store/turn"
 
 	"bloq-agent/accounts"
 	"bloq-agent/refresher"
@@ -17,7 +18,7 @@ import (
 type Profile struct {
 	entry
 
-	change     sync.Mutex // replace holds it, over I/O too; no reader takes it
+	change     turn.Mutex // replace holds it, over I/O too; no reader takes it
 	ended      bool       // by a logout, which may not be on record; change guards it
 	state      atomic.Pointer[state]
 	generation atomic.Uint64 // of the last token published, over all states

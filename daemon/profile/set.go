@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bloq-agent/store/turn"
+
 	"bloq-agent/accounts"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
@@ -73,7 +75,7 @@ type Set struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // what background started
-	adopts  sync.Mutex     // held by one adoption at a time, see ownerOf
+	adopts  turn.Mutex     // held by one adoption at a time, see ownerOf
 
 	mu    sync.Mutex          // guards known, members against two writers, and running
 	known map[string]*Profile // every profile that ever was a member

@@ -1,0 +1,44 @@
+// Package turn has a lock for what takes its time: a disk, a keyring, an endpoint.
+//
+// It promises what sync.Mutex does, and that those who wait are served in the order
+// in which they came. It waits by a channel, so that a bubble of virtual time
+// (testing/synctest) goes on while somebody waits for a slow disk.
+package turn
+
+import "sync"
+
+// A Mutex is held by one goroutine at a time. The zero value is free.
+type Mutex struct {
+	mu      sync.Mutex
+	held    bool
+	waiting []chan struct{}
+}
+
+// Lock waits for its turn.
+func (m *Mutex) Lock() {
+	m.mu.Lock()
+	if !m.held {
+		m.held = true
+		m.mu.Unlock()
+		return
+	}
+	mine := make(chan struct{})
+	m.waiting = append(m.waiting, mine)
+	m.mu.Unlock()
+	<-mine
+}
+
+// Unlock hands the lock to whoever has waited for the longest.
+func (m *Mutex) Unlock() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !m.held:
+		panic("turn: unlock of a Mutex that is free")
+	case len(m.waiting) == 0:
+		m.held = false
+	default:
+		close(m.waiting[0])
+		m.waiting = m.waiting[1:]
+	}
+}

@@ -1,0 +1,47 @@
+package turn
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Ten goroutines come one after the other, and each holds the lock for longer than
+// all the others need to come.
+func TestTurnsAreInOrderAndOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m Mutex
+		var order []int
+		inside := 0
+		for i := range 10 {
+			go func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				m.Lock()
+				defer m.Unlock()
+				if inside++; inside != 1 {
+					t.Errorf("%d hold it", inside)
+				}
+				time.Sleep(time.Second) // stands still if those who wait do not let time go on
+				order = append(order, i)
+				inside--
+			}()
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !slices.Equal(order, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+			t.Errorf("served in the order %v", order)
+		}
+		m.Lock() // free again
+		m.Unlock()
+	})
+}
+
+func TestAnUnlockTooManyPanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("nothing was said")
+		}
+	}()
+	new(Mutex).Unlock()
+}
