@@ -95,3 +95,15 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDrawsCanBeReplaced(t *testing.T) {
+	for draw, want := range map[float64]time.Duration{0: 30 * time.Minute, 0.5: 33 * time.Minute} {
+		before := ReplaceDraw(func() float64 { return draw })
+		now := time.Now()
+		r := New(Config{Grant: &Grant{AccessToken: []byte("a"), IssuedAt: now, Expiry: now.Add(time.Hour)}})
+		ReplaceDraw(before)
+		if got := r.Snapshot().NextAttempt().Sub(now).Round(time.Second); got != want {
+			t.Errorf("with a draw of %v it is replaced after %v, want %v", draw, got, want)
+		}
+	}
+}
