@@ -1,6 +1,7 @@
 // Package sandbox is the Bloq Accounts API as a local server: login, client
 // keys, both token grants with rotation and reuse detection, and a status
-// route of the Nodes API. It mints real RS256 JWTs, unless Unsigned, and can be told to fail.
+// route of the Nodes API. It mints real RS256 JWTs, unless Unsigned, and can be
+// told to fail.
 //
 // It exists so that anybody can run and test everything without a Bloq
 // account. It promises to behave as Bloq's documents say where they do say
