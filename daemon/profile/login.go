@@ -115,11 +115,11 @@ func (l *login) waitsFor(what string) (over func()) {
 // memory first: even if the store fails, the old one is never spent again.
 func (l *login) save(ctx context.Context, refreshToken []byte) error {
 	token := store.NewSecret(append([]byte(nil), refreshToken...))
-	l.rotated = true
 	l.mu.Lock()
-	if l.item.RefreshToken.Equal(token) {
+	if l.item.RefreshToken.Equal(token) { // it is tried again
 		token.Wipe()
 	} else {
+		l.rotated = true
 		l.item.RefreshToken.Wipe()
 		l.item.RefreshToken = token
 	}
@@ -136,7 +136,7 @@ func (l *login) save(ctx context.Context, refreshToken []byte) error {
 		l.pending.Store(nil)
 		failpoint.Hit("after the save")
 	}
-	l.learnExpiry(true) // the endpoint rotates, whatever the store says
+	l.learnExpiry(l.rotated) // the endpoint does, whatever the store says
 	return err
 }
 
@@ -156,6 +156,24 @@ func (l *login) write(ctx context.Context) error {
 	defer l.mu.Unlock()
 	l.unsaved = false
 	return nil
+}
+
+// outlast makes l newer than other, which was stored in its place and must not be
+// used. Until l is saved again only memory has it.
+func (l *login) outlast(other *login) {
+	theirs := other.copyItem()
+	defer theirs.Wipe()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.item.Serial = max(l.item.Serial, theirs.Serial)
+	l.unsaved = true
+}
+
+// onlyInMemory reports whether the store does not have l's item.
+func (l *login) onlyInMemory() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsaved
 }
 
 // published clears the mark: what the exchange brought is saved and served.

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -92,6 +93,8 @@ func (w words) storeProblem(err error) *Problem {
 	switch {
 	case errors.As(err, &problem):
 		return problem
+	case errors.Is(err, context.DeadlineExceeded):
+		return w.waiting(&Problem{Kind: Unavailable, Detail: w.name + ": the store has not answered in time", Hint: "bloq-agent status"})
 	case errors.Is(err, store.ErrNotFound):
 		return w.waiting(w.needsLogin("needs login: its secrets are not in the store any more"))
 	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrOtherKey):

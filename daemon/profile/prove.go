@@ -70,7 +70,7 @@ func (p *Profile) adopt(old *state, next proposal, a Adoption) (*candidate, erro
 		c.warning = joined(c.warning, "the refresh token is not saved yet: "+err.Error()+"; it is tried again until it is")
 		return c, nil
 	}
-	takeBack(ctx, p, old, before, next.store, err)
+	takeBack(ctx, p, old, before, c.login, err)
 	c.wipe()
 	return nil, p.adoptionProblem(next.store, err)
 }
@@ -201,15 +201,16 @@ func (c *candidate) prove(ctx context.Context, a Adoption, w words) error {
 	return nil
 }
 
-// takeBack undoes what an adoption that failed has stored.
-func takeBack(ctx context.Context, p *Profile, old *state, before store.Profile, st store.Store, cause error) {
-	if store.Place(before.Store) != store.Place(st.Name()) {
+// takeBack undoes what the adoption of l, which failed, has stored.
+func takeBack(ctx context.Context, p *Profile, old *state, before store.Profile, l *login, cause error) {
+	if store.Place(before.Store) != store.Place(l.store.Name()) {
 		p.undo(before, cause)
 		return
 	}
 	if old.login == nil {
 		return // nobody knows what it was
 	}
+	old.login.outlast(l)
 	if err := old.login.write(ctx); err != nil {
 		p.set.on(Event{Kind: NotUndone, Profile: p.name, Err: err})
 	}

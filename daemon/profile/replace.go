@@ -137,7 +137,7 @@ func (s *state) inherit() inherited {
 	}
 	snapshot := s.refresher.Snapshot()
 	from := inherited{grant: snapshot.Grant(), same: true}
-	if snapshot.SaveErr != nil {
+	if snapshot.SaveErr != nil || s.login.onlyInMemory() {
 		from.unsaved = s.login.copyItem().RefreshToken
 	}
 	return from
