@@ -105,7 +105,8 @@ func New(c Config) *Refresher {
 	now := r.now()
 	first.attemptIn(0, now)
 	if c.Grant != nil {
-		issued := now.add(c.Grant.IssuedAt.Sub(now.wall))
+		// The wall clock may have been set back since: nothing was issued later than now.
+		issued := now.add(min(0, c.Grant.IssuedAt.Sub(now.wall)))
 		first = first.granted(*c.Grant, issued, now, random())
 		first.Exchanges = 0
 		if c.AtOnce {

@@ -28,12 +28,13 @@ func replace(w *world, _ step) {
 func (w *world) moved(how string) {
 	w.note("the state directory is %s", how)
 	if i := w.running(); i != nil && i.moved.IsZero() {
-		i.moved = w.clocks.true()
+		i.moved = time.Now()
 		w.trouble.set(w, "moved", true)
 	}
 	w.doors = nil // the mark of a lock may be another
 	for _, p := range w.people() {
 		p.unsure()
+		p.mixed = p.ops > 0
 	}
 }
 
@@ -48,14 +49,18 @@ func restore(w *world, s step) {
 	if w.backup == nil || w.volume.restore(w.backup, "/state", s.has("inplace")) != nil {
 		return
 	}
+	before, movedBefore := w.running(), time.Time{}
+	if before != nil {
+		movedBefore = before.moved
+	}
 	w.moved("an older one")
 	for _, p := range w.people() {
 		for _, l := range p.logins {
-			l.spent, l.gone = "restored", "restored"
+			l.spent, l.gone, l.until = "restored", "restored", time.Time{}
 		}
 	}
-	if i := w.running(); i != nil && s.has("inplace") {
-		i.moved = time.Time{} // nobody can see that
+	if before != nil && s.has("inplace") {
+		before.moved = movedBefore // nobody can see that
 	}
 }
 
@@ -70,7 +75,7 @@ func copyItem(w *world, s step) {
 // putBack has a person put an older item in the place of the one that there is.
 func putBack(w *world, s step) {
 	r, ok := w.recordOf(s.profile)
-	if !ok || w.olds[r.ID] == nil || w.volume.write("/state/"+r.ID+".age", w.olds[r.ID]) != nil {
+	if !ok || r.Store != "file" || w.olds[r.ID] == nil || w.volume.write("/state/"+r.ID+".age", w.olds[r.ID]) != nil {
 		return
 	}
 	w.note("an older item of %s is back", s.profile)
@@ -102,7 +107,7 @@ func version(w *world, s step) {
 	}
 	switch s.arg("is") {
 	case "1":
-		wire["version"] = 1
+		wire["version"], w.version1 = 1, true
 		for _, p := range wire["profiles"].([]any) {
 			p := p.(map[string]any)
 			delete(p, "rotates")
@@ -295,7 +300,7 @@ func (w *world) settled(p *person, a answer) {
 // nothingUnrecorded: no login lies where no record says so.
 func (w *world) nothingUnrecorded() {
 	records, ok := w.records()
-	if !ok || w.backup != nil {
+	if !ok || w.backup != nil || w.version1 {
 		return
 	}
 	named := map[string]bool{}

@@ -15,7 +15,8 @@ import (
 
 // An answer is what a caller got, and when.
 type answer struct {
-	start, end time.Time // true
+	start, end time.Time
+	true       time.Time // at the start
 	from       *instance
 	// broken says that the connection ended without an answer: the daemon is gone,
 	// or stops.
@@ -59,9 +60,9 @@ func (w *world) call(q request) answer {
 	w.model.Lock()
 	i := w.running()
 	w.model.Unlock()
-	a := answer{start: w.clocks.true(), from: i}
+	a := answer{start: time.Now(), true: w.clocks.true(), from: i}
 	if i == nil || !i.begin() {
-		a.broken, a.end = true, w.clocks.true()
+		a.broken, a.end = true, time.Now()
 		return a
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -94,7 +95,7 @@ func (w *world) call(q request) answer {
 	case <-hangUp:
 		a.broken = true
 	}
-	a.end = w.clocks.true()
+	a.end = time.Now()
 	if a.broken {
 		return a
 	}

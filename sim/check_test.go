@@ -29,9 +29,9 @@ func (t *trouble) set(w *world, what string, is bool) {
 	}
 	switch {
 	case is && len(t.now) == 0:
-		t.began = w.clocks.true()
+		t.began = time.Now()
 	case !is && t.now[what] && len(t.now) == 1:
-		t.ended = w.clocks.true()
+		t.ended = time.Now()
 	}
 	if is {
 		t.now[what] = true
@@ -47,14 +47,14 @@ func (t *trouble) since(w *world, at time.Time) bool {
 
 // steady reports whether there is one, all the time for as long as d.
 func (t *trouble) steady(w *world, what string, d time.Duration) bool {
-	return t.now[what] && w.clocks.true().Sub(t.began) > d
+	return t.now[what] && time.Now().Sub(t.began) > d
 }
 
-func (t *trouble) locked(w *world) { t.held = t.held || t.since(w, w.clocks.true()) }
+func (t *trouble) locked(w *world) { t.held = t.held || t.since(w, time.Now()) }
 
 func (t *trouble) unlocked(w *world) {
 	if t.held {
-		t.held, t.ended = false, w.clocks.true()
+		t.held, t.ended = false, time.Now()
 	}
 }
 
@@ -91,7 +91,7 @@ func (w *world) tookToken(profile string, a answer, token string) {
 	case !t.login.served(a.start, a.end):
 		w.violated("a login that has ended is not served", "%s was given one of %s", profile, t.login.title())
 	}
-	if over := a.end.Sub(t.expiry); over > 0 {
+	if over := a.true.Add(a.end.Sub(a.start)).Sub(t.expiry); over > 0 {
 		w.violated("an expired token is never served", "%s was given one %v after its end", profile, over)
 	}
 	if w.lockedDuring(a) {
@@ -121,8 +121,8 @@ func (w *world) rises(profile string, a answer, number uint64) {
 // of a request.
 func (w *world) lockedDuring(a answer) bool {
 	var last *door
-	for n := range w.doors {
-		if d := &w.doors[n]; d.lock && d.ok && d.end.Before(a.start) {
+	for _, d := range w.doors {
+		if d.lock && d.ok && d.end.Before(a.start) {
 			last = d
 		}
 	}
@@ -162,11 +162,12 @@ func (w *world) mustBeQuick(s step) bool {
 // check holds a request that has come to the endpoint against what must be true of
 // it: the refresh token used is not one that the daemon knows to be spent, it comes
 // alone, and not when its successor could not be saved.
-func (e *endpoint) check(r *http.Request, from *instance, l *login, used *refreshToken) {
+func (e *endpoint) check(r *http.Request, c *wire, l *login, used *refreshToken) {
+	from := c.from
 	if used == nil || from.dead() {
 		return
 	}
-	now := e.w.clocks.true()
+	now := time.Now()
 	e.w.model.Lock()
 	defer e.w.model.Unlock()
 	e.mu.Lock()
@@ -177,7 +178,7 @@ func (e *endpoint) check(r *http.Request, from *instance, l *login, used *refres
 		}
 	}
 	e.flying[r] = l
-	if next := used.next; next != nil && !used.revoked {
+	if next := used.next; next != nil && !used.revoked && l == l.profile.now {
 		switch {
 		case next.reached == from && l.spent == "":
 			e.w.violated("a spent refresh token is not used again", "%s: by the daemon that has its successor", l.title())
@@ -185,11 +186,11 @@ func (e *endpoint) check(r *http.Request, from *instance, l *login, used *refres
 			e.w.violated("a spent refresh token is not used again", "%s: its successor was read %v ago and saved", l.title(), now.Sub(next.at))
 		}
 	}
-	if moved := from.moved; !moved.IsZero() && now.Sub(moved) > time.Second {
-		e.w.violated("nothing is spent beside the state directory", "%s was, %v after it was replaced", l.title(), now.Sub(moved))
+	if moved := from.moved; !moved.IsZero() && c.began.Sub(moved) > time.Second {
+		e.w.violated("nothing is spent beside the state directory", "%s was, %v after it was replaced", l.title(), c.began.Sub(moved))
 	}
 	unsaved := l.store == "file" && (e.w.diskIs == "readonly" || e.w.diskIs == "full") && e.w.trouble.steady(e.w, "disk", 5*time.Second)
-	if left := l.fresh.Sub(now); unsaved && l.knownToRotate(e.w) && left > 5*time.Minute+10*time.Second && l.profile.sure {
+	if left := l.fresh.Sub(e.w.clocks.true()); unsaved && l.freshIn == from && l.knownToRotate(e.w) && left > 5*time.Minute+10*time.Second && l.profile.sure {
 		e.w.violated("nothing is spent whose successor cannot be saved", "%s was, with %v left of its access token", l.title(), left)
 	}
 	e.arrivals(from, l, now)
@@ -216,11 +217,17 @@ func (e *endpoint) arrivals(from *instance, l *login, now time.Time) {
 // judge looks, when a daemon has ended, at what it has left: of each login the
 // endpoint must take the refresh token that is stored, or it must be plain why not.
 func (w *world) judge(i *instance, how string) {
-	now := w.clocks.true()
+	now := time.Now()
 	w.mustHoldNoSecret("the log", i.log.String())
 	records, readable := w.records()
 	for _, p := range w.people() {
 		l := p.now
+		for _, other := range p.logins {
+			if other.refused {
+				other.refused, other.until = false, time.Time{}
+				p.sure = false
+			}
+		}
 		if l == nil || !p.sure || p.ops > 0 || l.gone != "" {
 			if p.ops > 0 {
 				p.sure = false
@@ -245,7 +252,7 @@ func (w *world) judge(i *instance, how string) {
 			l.lost(w, how, recent, "its item is lost from the "+r.Store)
 		case stored.login != l:
 			l.lost(w, how, recent, "the item is of "+stored.login.title())
-		case stored.expired(w, now):
+		case stored.expired(w, w.clocks.true()):
 			l.spent = "expired"
 		default:
 			l.fate(w, how, stored, now)

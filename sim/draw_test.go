@@ -1,11 +1,9 @@
 package sim
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"time"
 )
 
 // A kind of step, and how often it is drawn.
@@ -166,6 +164,3 @@ func drawStep(r *rand.Rand, some []kind, sum int, people []string) step {
 	s.beside = r.IntN(4) == 0 && k.verb != "calm" && k.verb != "start" && k.verb != "pass"
 	return s
 }
-
-var _ = fmt.Sprint
-var _ = time.Second

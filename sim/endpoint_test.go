@@ -40,7 +40,7 @@ type endpoint struct {
 	asked   map[string]int // by what: for jitter
 	flying  map[*http.Request]*login
 	times   map[string][]time.Time // of requests, by daemon and login
-	secrets []string // that must not be seen anywhere
+	secrets []string               // that must not be seen anywhere
 }
 
 // A refreshToken is one that the endpoint gave out.
@@ -67,7 +67,7 @@ func newEndpoint(w *world, c sandbox.Config) *endpoint {
 		panic(err)
 	}
 	e := &endpoint{
-		w: w, api: api, conns: make(chan net.Conn), shut: make(chan struct{}), 
+		w: w, api: api, conns: make(chan net.Conn), shut: make(chan struct{}),
 		refresh: map[string]*refreshToken{}, access: map[string]accessToken{}, asked: map[string]int{}, flying: map[*http.Request]*login{},
 		times: map[string][]time.Time{},
 	}
@@ -111,6 +111,9 @@ func (e *endpoint) end() {
 type wire struct {
 	net.Conn
 	from  *instance
+	began time.Time
+	grant *login        // that is given an access token
+	until time.Time     // by true time: its end
 	reply *refreshToken // that the next write takes to the daemon
 	e     *endpoint
 }
@@ -120,8 +123,14 @@ func (c *wire) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.e.w.model.Lock()
 	defer c.e.w.model.Unlock()
-	if t := c.reply; t != nil && err == nil && !c.from.dead() {
-		t.reached, t.at, c.reply = c.from, c.e.w.clocks.true(), nil
+	if err != nil || c.from.dead() {
+		return n, err
+	}
+	if c.grant != nil {
+		c.grant.freshIn, c.grant.fresh = c.from, c.until
+	}
+	if t := c.reply; t != nil {
+		t.reached, t.at, c.reply = c.from, time.Now(), nil
 		t.login.received(t)
 	}
 	return n, err
@@ -140,7 +149,7 @@ func (e *endpoint) dial(i *instance) func(context.Context, string, string) (net.
 		theirs, ours := net.Pipe()
 		i.opened(theirs)
 		select {
-		case e.conns <- &wire{Conn: ours, from: i, e: e}:
+		case e.conns <- &wire{Conn: ours, from: i, e: e, began: time.Now()}:
 			return theirs, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -170,7 +179,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	e.check(r, c.from, l, used)
+	e.check(r, c, l, used)
 	defer e.left(r)
 	if fault != nil {
 		e.w.note("endpoint: %s answered with %s %d", l.title(), fault.Kind, fault.Status)
@@ -274,6 +283,13 @@ func (e *endpoint) answer(r *http.Request, c *wire, l *login, used *refreshToken
 	e.api.ServeHTTP(rec, r)
 	body := rec.Body.Bytes()
 	if rec.Code != http.StatusOK {
+		e.w.model.Lock()
+		defer e.w.model.Unlock()
+		if c.from.dead() && used != nil && used.next != nil { // a second use, that nobody could help
+			for _, t := range l.tokens {
+				t.revoked = true
+			}
+		}
 		return rec.Code, body
 	}
 	var g map[string]string
@@ -284,6 +300,7 @@ func (e *endpoint) answer(r *http.Request, c *wire, l *login, used *refreshToken
 	defer e.w.model.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	c.grant, c.until = l, e.w.clocks.true().Add(e.w.ttl)
 	c.reply = e.gaveOut(l, used, g["accessToken"], g["refreshToken"])
 	if c.from.dead() && l != nil && used != nil && used.next != nil {
 		l.spent = "on the way when the daemon died"
@@ -303,19 +320,18 @@ func (e *endpoint) isRevoked(t *refreshToken) bool {
 
 // gaveOut writes down a grant. The caller holds e.mu.
 func (e *endpoint) gaveOut(l *login, used *refreshToken, access, refresh string) *refreshToken {
-	now := e.w.clocks.true()
+	now := time.Now()
 	if l == nil {
 		return nil
 	}
-	e.access[access] = accessToken{l, now.Add(e.w.ttl + time.Second)}
-	l.granted(now, e.w.ttl)
+	e.access[access] = accessToken{l, e.w.clocks.true().Add(e.w.ttl + time.Second)}
 	if refresh == "" {
 		return nil
 	}
 	id := claims(refresh).ID
 	t := e.refresh[id]
 	if t == nil {
-		t = &refreshToken{login: l, issued: now}
+		t = &refreshToken{login: l, issued: e.w.clocks.true()}
 		e.refresh[id] = t
 		l.tokens = append(l.tokens, t)
 		e.secrets = append(e.secrets, refresh)
@@ -364,6 +380,6 @@ func (e *endpoint) keys(l *login) (access, refresh string) {
 	defer e.mu.Unlock()
 	e.secrets = append(e.secrets, l.clientSecret)
 	t := e.gaveOut(l, nil, g["accessToken"], g["refreshToken"])
-	t.reached, t.at = nil, e.w.clocks.true()
+	t.reached, t.at = nil, time.Now()
 	return g["accessToken"], g["refreshToken"]
 }

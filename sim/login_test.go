@@ -6,7 +6,8 @@ import (
 )
 
 // A login is one that a person made: what must be true of it, and what may have
-// happened to it without anybody's fault. All times are true ones.
+// happened to it without anybody's fault. All times are the bubble's, which stands still while the machine sleeps, except
+// where true time is named.
 type login struct {
 	profile                *person
 	number                 int
@@ -16,17 +17,24 @@ type login struct {
 	// from and until bound when the daemon may serve it: from the beginning of the
 	// command that brought it to the end of the one that ended it.
 	from, until time.Time
+	bought      time.Time // by true time: its first access token
 
 	tokens  []*refreshToken
-	fresh   time.Time // until when the last access token lives
+	fresh   time.Time // until when, by true time, the last access token lives
+	freshIn *instance // that has it
 	rotates time.Time // since when its endpoint is known to rotate; zero for never
 	// spent is why its refresh token may be dead, gone why its record or its item
 	// may not exist any more.
 	spent, gone string
+	// refused: it was not adopted, but there was trouble, so that its item may be in the
+	// store all the same and the next daemon finds it.
+	refused bool
 }
 
 // expired reports whether t has come to its own end.
-func (t *refreshToken) expired(w *world, now time.Time) bool { return now.Sub(t.issued) >= w.refreshTTL }
+func (t *refreshToken) expired(w *world, now time.Time) bool {
+	return now.Sub(t.issued) >= w.refreshTTL
+}
 
 func (l *login) title() string {
 	if l == nil {
@@ -34,8 +42,6 @@ func (l *login) title() string {
 	}
 	return fmt.Sprintf("%s#%d", l.profile.name, l.number)
 }
-
-func (l *login) granted(now time.Time, ttl time.Duration) { l.fresh = now.Add(ttl) }
 
 func (l *login) sawRotation(now time.Time) {
 	if l.rotates.IsZero() {
@@ -56,12 +62,12 @@ func (l *login) newest() *refreshToken { return l.tokens[len(l.tokens)-1] }
 
 // A person is who uses one profile.
 type person struct {
-	name   string
-	logins []*login // all that were ever begun
-	now    *login   // the one that must be in force, if sure; nil for none
-	sure   bool
-	ops    int  // changes under way
-	mixed  bool // two of them at a time
+	name    string
+	logins  []*login // all that were ever begun
+	now     *login   // the one that must be in force, if sure; nil for none
+	sure    bool
+	ops     int       // changes under way
+	mixed   bool      // two of them at a time
 	changed time.Time // when the last of them ended
 }
 

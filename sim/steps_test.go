@@ -38,11 +38,12 @@ func setClock(w *world, s step) {
 // login_ is `bloq-agent login`, or with how=token `add --refresh-token-stdin`.
 func login_(w *world, s step) {
 	p := w.person(s.profile)
-	l := &login{profile: p, number: len(p.logins) + 1, store: s.arg("store"), keep: s.has("keep"), from: w.clocks.true()}
+	l := &login{profile: p, number: len(p.logins) + 1, store: s.arg("store"), keep: s.has("keep"), from: time.Now()}
 	p.logins = append(p.logins, l)
 	before, sure := p.now, p.sure
 	p.begins()
 	access, refresh := w.api.keys(l)
+	l.bought = w.clocks.true()
 	body := ipc.Adopt{
 		Profile: p.name, Store: l.store, ClientID: l.clientID, RefreshToken: ipc.Text(refresh),
 		LoginURL: "http://127.0.0.1:1/auth", TokenURL: "http://127.0.0.1:1/auth/token", KeysURL: "http://127.0.0.1:1/users/me/client-keys",
@@ -63,8 +64,12 @@ func login_(w *world, s step) {
 		if before != nil && !p.mixed {
 			before.until = a.end
 		}
+		if s.arg("how") != "token" {
+			l.freshIn, l.fresh = a.from, l.bought.Add(w.ttl)
+		}
 		p.ends(a.end, l, true)
 	default:
+		l.refused = w.trouble.since(w, l.from)
 		if !p.mixed {
 			l.until = a.end
 		}
@@ -120,18 +125,14 @@ func move(w *world, s step) {
 	if a.ok() && l != nil && !p.mixed {
 		l.store = s.arg("to")
 	}
-	p.ends(a.end, l, sure && (!a.broken || l == nil))
-	if a.broken && l != nil {
-		l.store = "" // wherever the record says
-		p.now, p.sure = l, sure && !p.mixed
-	}
+	p.ends(a.end, l, sure && !a.broken)
 	w.refusedFor(s, a)
 }
 
 func lock(w *world, s step) {
 	d := w.door(true)
 	a := w.ask(request{method: "POST", path: ipc.RouteLock, body: ipc.Lock{Force: s.has("force")}, wait: 30 * time.Second})
-	w.doors[d].end, w.doors[d].ok = a.end, a.ok()
+	d.end, d.ok = a.end, a.ok()
 	w.note("lock: %s", a.word())
 	if s.has("force") {
 		w.dropped()
@@ -146,7 +147,7 @@ func (w *world) dropped() {
 			if l.store == "memory" || l.store == "" {
 				l.gone = "lock by force"
 			}
-			if w.trouble.since(w, w.clocks.true()) {
+			if w.trouble.since(w, time.Now()) {
 				l.spent = "lock by force"
 			}
 		}
@@ -156,16 +157,17 @@ func (w *world) dropped() {
 func unlock(w *world, _ step) {
 	d := w.door(false)
 	a := w.ask(request{method: "POST", path: ipc.RouteUnlock, body: ipc.Passphrase{}, wait: 30 * time.Second})
-	w.doors[d].end, w.doors[d].ok = a.end, a.ok()
+	d.end, d.ok = a.end, a.ok()
 	w.note("unlock: %s %s", a.word(), a.problem.Detail)
 	if a.ok() {
 		w.trouble.unlocked(w)
 	}
 }
 
-func (w *world) door(lock bool) int {
-	w.doors = append(w.doors, door{lock: lock, start: w.clocks.true()})
-	return len(w.doors) - 1
+func (w *world) door(lock bool) *door {
+	d := &door{lock: lock, start: time.Now()}
+	w.doors = append(w.doors, d)
+	return d
 }
 
 func refreshNow(w *world, s step) {
@@ -303,7 +305,7 @@ func second(w *world, _ step) {
 	before := w.current
 	i, err := w.run()
 	if err == nil {
-		if !before.dead() && before.moved.IsZero() && !w.stopping(before) {
+		if !before.dead() && before.moved.IsZero() && !w.stopping(before) && !w.trouble.since(w, start) {
 			w.violated("one daemon has the state directory", "two run")
 		}
 		w.current = before
@@ -390,6 +392,9 @@ func disk(w *world, s step) {
 	w.trouble.set(w, "disk", is != "ok")
 	if is == "slow" || is == "hung" { // it comes back by itself
 		w.sleep(s.span("for", 1500*time.Millisecond))
+		if w.diskIs != is {
+			return
+		}
 		v.release()
 		w.diskIs = "ok"
 		w.trouble.set(w, "disk", false)
@@ -410,6 +415,7 @@ func keyring(w *world, s step) {
 		w.trouble.set(w, "keyring", true)
 		return
 	}
+	w.nextFate = saveDone
 	w.keyring.set(keyringStates[is])
 	w.trouble.set(w, "keyring", is != "ok")
 }

@@ -25,11 +25,11 @@ import (
 // A world is one machine with its person, its network and the endpoint behind it,
 // for the length of one history. It is all inside one bubble of virtual time.
 type world struct {
-	seed     uint64
-	rotation string
-	ttl      time.Duration // of access tokens
+	seed       uint64
+	rotation   string
+	ttl        time.Duration // of access tokens
 	refreshTTL time.Duration // of refresh tokens
-	full     bool          // real signatures and real encryption
+	full       bool          // real signatures and real encryption
 
 	clocks  *clocks
 	volume  *volume
@@ -41,7 +41,7 @@ type world struct {
 	current   *instance // that runs, or nil
 	instances []*instance
 	ops       sync.WaitGroup // commands under way
-	doors     []door         // locks and unlocks, in the order in which they began
+	doors     []*door        // locks and unlocks, in the order in which they began
 	trouble   trouble
 	olds      map[string][]byte // copies that a person keeps of items
 	backup    *snapshot
@@ -50,6 +50,7 @@ type world struct {
 	// it waits.
 	model    sync.Mutex
 	diskIs   string
+	version1 bool     // the records have been written by version 1
 	nextFate saveFate // of the keyring's next save
 	kept     []byte   // profiles.json, while another version's is in its place
 
@@ -191,7 +192,7 @@ type instance struct {
 	closed bool
 	served map[string]generation // by profile
 	hint   func()
-	moved  time.Time             // when its state directory was replaced
+	moved  time.Time // when its state directory was replaced
 }
 
 type generation struct {

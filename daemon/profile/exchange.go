@@ -35,6 +35,9 @@ func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
 	failpoint.Hit("before the intent")
 	l.mark.set(l.hooks.clock.Now()) // 3
 	failpoint.Hit("after the intent")
+	if err := l.hooks.check(); err != nil { // the disk may have taken its time
+		return refresher.Grant{}, failure(err)
+	}
 	g, err := l.spend(ctx) // 4
 	if refused(err) && l.reread(ctx, true) {
 		g, err = l.spend(ctx)

@@ -12,10 +12,13 @@ import (
 
 // A candidate is a login that is about to be adopted.
 type candidate struct {
-	login   *login
-	record  store.Profile // what is written when the secrets are stored
-	from    inherited
-	warning string
+	login *login
+	// before is what lies in its place in the store, and why that could not be read.
+	before    store.Item
+	beforeErr error
+	record    store.Profile // what is written when the secrets are stored
+	from      inherited
+	warning   string
 }
 
 func (c *candidate) wipe() {
@@ -46,6 +49,7 @@ func (p *Profile) adopt(old *state, next proposal, a Adoption) (*candidate, erro
 	if err != nil {
 		return nil, err
 	}
+	defer c.before.Wipe()
 	before := p.record()
 	err = p.prepareRecord(next)
 	if err == nil {
@@ -70,7 +74,7 @@ func (p *Profile) adopt(old *state, next proposal, a Adoption) (*candidate, erro
 		c.warning = joined(c.warning, "the refresh token is not saved yet: "+err.Error()+"; it is tried again until it is")
 		return c, nil
 	}
-	takeBack(ctx, p, old, before, c.login, err)
+	takeBack(ctx, p, old, before, c, err)
 	c.wipe()
 	return nil, p.adoptionProblem(next.store, err)
 }
@@ -84,13 +88,14 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 	if err != nil {
 		return nil, badRequest(err.Error())
 	}
+	before, beforeErr := next.store.Load(ctx, next.record.ID)
 	item := store.Item{
 		Origin:       origin,
 		RefreshToken: a.RefreshToken.Clone(),
 		ClientID:     a.ClientID,
 		ClientSecret: a.ClientSecret.Clone(),
 		AccountToken: a.AccountToken.Clone(),
-		Serial:       firstSerial(ctx, old, next, p.set.clock.Now()),
+		Serial:       firstSerial(old, before, p.set.clock.Now()),
 	}
 	if times, err := accounts.TokenTimes(a.AccountToken.Reveal()); err == nil {
 		item.AccountExpiry = times.Expiry
@@ -100,7 +105,7 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 	if times, err := accounts.TokenTimes(a.RefreshToken.Reveal()); err == nil {
 		record.RefreshExpiry = times.Expiry
 	}
-	c := &candidate{login: p.newLogin(client, next.store, record, item), record: record}
+	c := &candidate{login: p.newLogin(client, next.store, record, item), before: before, beforeErr: beforeErr, record: record}
 	c.login.commit = func() error { return c.commit(p) }
 	c.login.pending.Store(c)
 	return c, nil
@@ -108,23 +113,14 @@ func newCandidate(ctx context.Context, p *Profile, old *state, next proposal, a 
 
 // firstSerial is above every serial of the login before (invariant 7), one that
 // cannot be read now among them: no login is saved every millisecond.
-func firstSerial(ctx context.Context, old *state, next proposal, now time.Time) uint64 {
-	return max(lastSerial(ctx, old, next), uint64(now.UnixMilli()))
-}
-
-// lastSerial is the highest serial of the login before, as far as it is known.
-func lastSerial(ctx context.Context, old *state, next proposal) uint64 {
-	item, err := next.store.Load(ctx, next.record.ID)
-	if err != nil {
-		item = store.Item{}
-	}
-	defer item.Wipe()
+func firstSerial(old *state, stored store.Item, now time.Time) uint64 {
+	serial := max(stored.Serial, uint64(now.UnixMilli()))
 	if old.login == nil {
-		return item.Serial
+		return serial
 	}
 	running := old.login.copyItem()
 	defer running.Wipe()
-	return max(item.Serial, running.Serial)
+	return max(serial, running.Serial)
 }
 
 // prepareRecord names the new place on the record before anything is stored there.
@@ -201,17 +197,24 @@ func (c *candidate) prove(ctx context.Context, a Adoption, w words) error {
 	return nil
 }
 
-// takeBack undoes what the adoption of l, which failed, has stored.
-func takeBack(ctx context.Context, p *Profile, old *state, before store.Profile, l *login, cause error) {
-	if store.Place(before.Store) != store.Place(l.store.Name()) {
+// takeBack undoes what the adoption of c, which failed, has stored.
+func takeBack(ctx context.Context, p *Profile, old *state, before store.Profile, c *candidate, cause error) {
+	l := c.login
+	var err error
+	switch {
+	case store.Place(before.Store) != store.Place(l.store.Name()):
 		p.undo(before, cause)
 		return
+	case old.login != nil:
+		old.login.outlast(l)
+		err = old.login.write(ctx)
+	case errors.Is(c.beforeErr, store.ErrNotFound):
+		err = l.store.Delete(ctx, l.id)
+	case c.beforeErr == nil:
+		c.before.Serial = max(c.before.Serial, l.item.Serial) + 1
+		err = l.store.Save(ctx, l.id, c.before)
 	}
-	if old.login == nil {
-		return // nobody knows what it was
-	}
-	old.login.outlast(l)
-	if err := old.login.write(ctx); err != nil {
+	if err != nil {
 		p.set.on(Event{Kind: NotUndone, Profile: p.name, Err: err})
 	}
 }
