@@ -2,7 +2,9 @@ package ipc
 
 import (
 	"errors"
+	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -12,8 +14,8 @@ const MaxTimeout = time.Hour
 
 var errDuration = errors.New("not a duration (90s, 5m, 1h30m, or bare seconds)")
 
-// ParseDuration reads `90s`, `5m`, `1h30m`, or bare seconds. Negative
-// durations are refused.
+// ParseDuration reads `90s`, `5m`, `1h30m`, or bare seconds. It refuses negative
+// durations. One that is too long for a time.Duration is the longest that there is.
 func ParseDuration(s string) (time.Duration, error) {
 	if s == "" {
 		return 0, errDuration
@@ -22,12 +24,27 @@ func ParseDuration(s string) (time.Duration, error) {
 		s += "s"
 	}
 	d, err := time.ParseDuration(s)
+	if err != nil && s[0] != '-' && isTooLong(s) {
+		return math.MaxInt64, nil
+	}
 	// The library's message quotes and explains in its own words; ours names
 	// the accepted forms.
 	if err != nil || d < 0 {
 		return 0, errDuration
 	}
 	return d, nil
+}
+
+// isTooLong reports whether only the size of its numbers keeps s from being a
+// duration.
+func isTooLong(s string) bool {
+	_, err := time.ParseDuration(strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return '0'
+		}
+		return r
+	}, s))
+	return err == nil
 }
 
 // FormatDuration writes d in milliseconds, which ParseDuration reads and a URL

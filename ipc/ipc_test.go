@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"math"
 	"os/exec"
 	"reflect"
 	"strings"
@@ -55,13 +56,14 @@ func TestValidProfile(t *testing.T) {
 func TestParseDuration(t *testing.T) {
 	for s, want := range map[string]time.Duration{
 		"90s": 90 * time.Second, "5m": 5 * time.Minute, "1h30m": 90 * time.Minute, "20": 20 * time.Second, "0": 0,
-		"1500ms": 1500 * time.Millisecond,
+		"1500ms":      1500 * time.Millisecond,
+		"99999999999": math.MaxInt64, "99999999999999999999": math.MaxInt64, "9999999h1s": math.MaxInt64, "1h99999999999999999999.5ms": math.MaxInt64,
 	} {
 		if got, err := ParseDuration(s); got != want || err != nil {
 			t.Errorf("ParseDuration(%q) = %v, %v", s, got, err)
 		}
 	}
-	for _, s := range []string{"", "-5s", "5x", "abc", "1e3", "5 m", "99999999999999999999", "+-1s"} {
+	for _, s := range []string{"", "-5s", "5x", "abc", "1e3", "5 m", "+-1s", "-99999999999999999999", "-99999999999999999999s", "99999999999999999999x", "99999999999999999999h5"} {
 		if d, err := ParseDuration(s); err == nil {
 			t.Errorf("ParseDuration(%q) = %v", s, d)
 		}

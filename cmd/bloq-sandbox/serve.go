@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -27,10 +26,7 @@ type ttl time.Duration
 func (t *ttl) String() string { return time.Duration(*t).String() }
 
 func (t *ttl) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if n, numErr := strconv.ParseUint(s, 10, 31); numErr == nil {
-		d, err = time.Duration(n)*time.Second, nil
-	}
+	d, err := ipc.ParseDuration(s)
 	if err != nil || d < time.Second {
 		return errors.New("a duration of at least 1s (90s, 5m, 1h30m, or bare seconds)")
 	}

@@ -204,9 +204,9 @@ func waitOf(s string) (time.Duration, error) {
 	if s == "" {
 		return ipc.DefaultTimeoutMS * time.Millisecond, nil
 	}
-	ms, err := strconv.ParseUint(s, 10, 31)
-	if err != nil {
+	ms, err := strconv.ParseUint(s, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, errors.New(ipc.HeaderWait + " is not a number of milliseconds")
 	}
-	return min(time.Duration(ms)*time.Millisecond, ipc.MaxTimeout), nil
+	return time.Duration(min(ms, uint64(ipc.MaxTimeout/time.Millisecond))) * time.Millisecond, nil
 }

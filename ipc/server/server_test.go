@@ -124,7 +124,7 @@ func TestTheContextEndsBeforeTheCallerStopsWaiting(t *testing.T) {
 		deadline, _ := r.Context().Deadline()
 		Reply(w, 200, "text/plain", []byte(time.Until(deadline).Round(10*time.Millisecond).String()))
 	}, nil)
-	for wait, most := range map[string]time.Duration{"500": 450 * time.Millisecond, "60000": 59900 * time.Millisecond, "99999999": time.Hour, "": 10 * time.Second} {
+	for wait, most := range map[string]time.Duration{"500": 450 * time.Millisecond, "60000": 59900 * time.Millisecond, "99999999": time.Hour, "99999999999": time.Hour, "99999999999999999999": time.Hour, "": 10 * time.Second} {
 		header := ""
 		if wait != "" {
 			header = "Bloq-Wait: " + wait + "\r\n"
