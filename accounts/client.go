@@ -120,8 +120,8 @@ type Grant struct {
 	IssuedAt, Expiry time.Time
 	// RefreshExpiry is when the refresh token says it ends; zero if unknown.
 	RefreshExpiry time.Time
-	// Skew is how far the server's clock is ahead of ours, to the second. It is
-	// for people to see: nothing is scheduled by it.
+	// Skew is how far the server's clock is ahead of ours, to the second and at
+	// most maxSkew. It is for people to see: nothing is scheduled by it.
 	Skew time.Duration
 }
 
@@ -181,7 +181,7 @@ func (c *Client) CreateKey(ctx context.Context, accountToken []byte) (Key, error
 	var secret token
 	const op = "create client keys"
 	err := c.do(ctx, call{op: op, method: http.MethodPost, url: c.endpoints.Keys, bearer: accountToken},
-		members{"clientId": &k.ID, "clientSecret": &secret, "createdAt": &k.CreatedAt})
+		members{"clientId": &k.ID, "clientSecret": &secret, "createdAt": (*moment)(&k.CreatedAt)})
 	if err == nil && (k.ID == "" || len(secret) == 0) {
 		err = &Error{Op: op, Class: Malformed, Err: errors.New("the answer holds no client ID and secret")}
 	}
@@ -225,6 +225,9 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 	return g, nil
 }
 
+// maxSkew is more than any two clocks differ, one that starts in 1970 included.
+const maxSkew = 100 * 365 * 24 * time.Hour
+
 // skew compares the moment at which a server answered, by its own word, with
 // ours. Both the Date header (RFC 9110 section 6.6.1) and iat are whole seconds,
 // cut and not rounded.
@@ -237,7 +240,8 @@ func skew(date string, accessToken []byte, ours time.Time) time.Duration {
 		}
 		theirs = times.IssuedAt
 	}
-	return theirs.Add(time.Second / 2).Sub(ours).Round(time.Second)
+	ahead := theirs.Add(time.Second / 2).Sub(ours).Round(time.Second)
+	return max(-maxSkew, min(ahead, maxSkew))
 }
 
 // A call is one request.

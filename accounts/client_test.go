@@ -248,6 +248,26 @@ func TestAGrantEndsWithItsTokenWhereTheClocksAgree(t *testing.T) {
 	}
 }
 
+// A date that is only shown loses no client keys: their secret cannot be had again.
+func TestADateThatCannotBeReadIsUnknown(t *testing.T) {
+	for _, date := range []string{`99999999999999999999`, `1764000000`, `"yesterday"`, `"10000-01-01T00:00:00Z"`, `null`, `{}`} {
+		c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				_, _ = io.WriteString(w, `[{"createdAt":`+date+`,"id":"a"}]`)
+				return
+			}
+			_, _ = io.WriteString(w, `{"createdAt":`+date+`,"clientId":"a","clientSecret":"se"}`)
+		})
+		k, err := c.CreateKey(t.Context(), []byte("ac"))
+		if err != nil || k.ID != "a" || !k.CreatedAt.IsZero() {
+			t.Errorf("%s: %v, %v", date, k, err)
+		}
+		if keys, err := c.ListKeys(t.Context(), []byte("ac")); err != nil || len(keys) != 1 || !keys[0].CreatedAt.IsZero() {
+			t.Errorf("%s: %v, %v", date, keys, err)
+		}
+	}
+}
+
 // Only the exact name counts; what differs from it in case is something else.
 func TestNamesAreExact(t *testing.T) {
 	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -443,7 +463,10 @@ func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	for s, want := range map[string]time.Duration{
 		"": 0, "0": 0, "2": 2 * time.Second, " 3600 ": time.Hour, "-1": 0, "soon": 0, "1.5": 0,
-		"99999999999999999999":                                0,
+		"99999999999":                                         24 * time.Hour,
+		"99999999999999999999":                                24 * time.Hour,
+		"Fri, 31 Dec 9999 23:59:59 GMT":                       24 * time.Hour,
+		"Sat, 01 Jan 0000 00:00:00 GMT":                       0,
 		now.Add(time.Minute).Format(http.TimeFormat):          time.Minute,
 		now.Add(-time.Minute).Format(http.TimeFormat):         0,
 		"Tuesday, 24-Nov-26 12:01:00 GMT":                     time.Minute,
@@ -457,11 +480,11 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-func FuzzRetryAfterIsNeverNegative(f *testing.F) {
+func FuzzRetryAfterIsADayAtMost(f *testing.F) {
 	f.Add("2")
 	f.Add("Tue, 24 Nov 2026 12:01:00 GMT")
 	f.Fuzz(func(t *testing.T, s string) {
-		if d := retryAfter(s, time.Unix(1_800_000_000, 0)); d < 0 {
+		if d := retryAfter(s, time.Unix(1_800_000_000, 0)); d < 0 || d > 24*time.Hour {
 			t.Fatalf("%q is %v", s, d)
 		}
 	})
@@ -498,6 +521,10 @@ func TestSkew(t *testing.T) {
 		"no date":         {"", jwt(ours.Add(time.Hour)), time.Hour},
 		"garbage":         {"yesterday", jwt(ours.Add(-45 * time.Second)), -45 * time.Second},
 		"nothing":         {"", []byte("opaque"), 0},
+		"from 1970":       {"Thu, 01 Jan 1970 00:00:00 GMT", jwt(ours), time.Unix(0, 0).Sub(ours.Truncate(time.Second))},
+		"far ahead":       {"Fri, 31 Dec 9999 23:59:59 GMT", jwt(ours), 36500 * 24 * time.Hour},
+		"far behind":      {"Sat, 01 Jan 0000 00:00:00 GMT", jwt(ours), -36500 * 24 * time.Hour},
+		"far by its iat":  {"", jwt(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), 36500 * 24 * time.Hour},
 	} {
 		if got := skew(tt.date, tt.token, ours); got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)

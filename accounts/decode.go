@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 func decode(op string, status int, body []byte, into answer) error {
@@ -83,9 +84,20 @@ func (l *keyList) decode(body []byte) error {
 	*l = make(keyList, len(list))
 	for i, b := range list {
 		k := &(*l)[i]
-		if err := (members{"id": &k.ID, "createdAt": &k.CreatedAt}).decode(b); err != nil {
+		if err := (members{"id": &k.ID, "createdAt": (*moment)(&k.CreatedAt)}).decode(b); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// A moment is a time that is only shown: one that cannot be read is unknown.
+type moment time.Time
+
+func (m *moment) UnmarshalJSON(b []byte) error {
+	var t time.Time
+	if t.UnmarshalJSON(b) == nil {
+		*m = moment(t)
 	}
 	return nil
 }

@@ -45,7 +45,8 @@ type Error struct {
 	Class  Class
 	Status int    // HTTP status, or 0 without an answer
 	Code   string // the server's code word, if it gave one
-	// RetryAfter is the server's wish (RFC 9110 section 10.2.3), or 0.
+	// RetryAfter is the server's wish (RFC 9110 section 10.2.3), or 0. It is at
+	// most maxRetryAfter.
 	RetryAfter time.Duration
 	// Unsent says that no byte of the request was sent: there was no connection.
 	Unsent bool
@@ -188,14 +189,17 @@ func theirs(header http.Header, ours time.Time) time.Time {
 	return ours
 }
 
-// retryAfter reads seconds or a date. What is neither, or in the past, is 0.
+const maxRetryAfter = 24 * time.Hour
+
+// retryAfter reads seconds or a date. What is neither, or in the past, is 0. A
+// number that no integer holds is still a wish to wait.
 func retryAfter(s string, now time.Time) time.Duration {
 	s = strings.TrimSpace(s)
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(n, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(s); err == nil {
-		return max(0, at.Sub(now))
+		return max(0, min(at.Sub(now), maxRetryAfter))
 	}
 	return 0
 }

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -14,14 +15,14 @@ const (
 	AccountLifetime = 12 * time.Hour
 )
 
-// maxLifetime is the longest lifetime that is believed of an access or account
+// MaxLifetime is the longest lifetime that is believed of an access or account
 // token.
-const maxLifetime = 24 * time.Hour
+const MaxLifetime = 24 * time.Hour
 
 var errNotJWT = errors.New("not a JWT")
 
 // Times are what a JWT says of itself (RFC 7519, iat and exp). A claim that is
-// missing or absurd is the zero time.
+// missing or absurd is the zero time, whatever the other is.
 type Times struct {
 	IssuedAt, Expiry time.Time
 }
@@ -29,25 +30,32 @@ type Times struct {
 // TokenTimes reads a token without verifying it: Bloq does not publish the
 // key. So nothing may be allowed on the strength of what it returns.
 func TokenTimes(token []byte) (Times, error) {
-	var claims jwt.RegisteredClaims
+	claims := jwt.MapClaims{}
 	// Without its signature a token is worth nothing, so that the copies which the
 	// parser makes need no clearing.
 	end := bytes.LastIndexByte(token, '.')
 	if end < 0 {
 		return Times{}, errNotJWT
 	}
-	_, _, err := jwt.NewParser().ParseUnverified(string(token[:end])+".AA", &claims)
+	_, _, err := jwt.NewParser(jwt.WithJSONNumber()).ParseUnverified(string(token[:end])+".AA", claims)
 	if err != nil {
 		return Times{}, errNotJWT // the library's text may quote the token
 	}
-	return Times{instant(claims.IssuedAt), instant(claims.ExpiresAt)}, nil
+	return Times{instant(claims["iat"]), instant(claims["exp"])}, nil
 }
 
-func instant(d *jwt.NumericDate) time.Time {
-	if d == nil || d.Unix() <= 0 || d.Year() > 9999 {
+// lastSecond is the last that RFC 3339 has room for.
+const lastSecond = 253402300799
+
+// instant compares before it converts: a float64 that no int64 holds becomes
+// whatever the processor makes of it.
+func instant(claim any) time.Time {
+	n, _ := claim.(json.Number)
+	seconds, err := n.Float64()
+	if err != nil || seconds < 1 || seconds > lastSecond {
 		return time.Time{}
 	}
-	return d.UTC()
+	return time.Unix(int64(seconds), 0).UTC()
 }
 
 // Lifetime is how long a token lives that is issued now: a duration of the
@@ -62,5 +70,5 @@ func Lifetime(token []byte, now time.Time, fallback time.Duration) time.Duration
 	if from.IsZero() {
 		from = now
 	}
-	return max(0, min(times.Expiry.Sub(from), maxLifetime))
+	return max(0, min(times.Expiry.Sub(from), MaxLifetime))
 }

@@ -206,7 +206,7 @@ func (n narrator) warnOfEnd(s ipc.ProfileStatus, now time.Time) {
 	if day == 0 || before != 0 && before <= day {
 		return
 	}
-	left := s.RefreshExpiry.Sub(now)
+	left := max(0, s.RefreshExpiry.Sub(now))
 	n.log.Warn().Str("profile", s.Profile).Time("login_ends", s.RefreshExpiry).
 		Msgf("the login ends in %d days; bloq-agent login --profile %s", int(left.Hours()/24), s.Profile)
 	n.hub.publish(ipc.Event{Time: now.UTC(), Event: "login ends", Profile: s.Profile, Status: &s})

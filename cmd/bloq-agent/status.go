@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"time"
@@ -171,17 +172,26 @@ func notes(p ipc.ProfileStatus) []string {
 	if p.StoreNote != "" {
 		list = append(list, fmt.Sprintf("%s: %s store: %s", p.Profile, p.Store, p.StoreNote))
 	}
-	switch d := time.Duration(p.ClockSkew) * time.Second; {
-	case d > 30*time.Second:
-		list = append(list, fmt.Sprintf("%s: the endpoint's clock is %s ahead of this machine's", p.Profile, d))
-	case d < -30*time.Second:
-		list = append(list, fmt.Sprintf("%s: the endpoint's clock is %s behind this machine's", p.Profile, -d))
+	switch s := p.ClockSkew; {
+	case s > 30:
+		list = append(list, fmt.Sprintf("%s: the endpoint's clock is %s ahead of this machine's", p.Profile, apart(s)))
+	case s < -30:
+		list = append(list, fmt.Sprintf("%s: the endpoint's clock is %s behind this machine's", p.Profile, apart(-max(s, -math.MaxInt64))))
 	}
 	list = append(list, sinkNotes(p)...)
 	if p.LastError != "" {
 		list = append(list, p.Profile+": "+strings.TrimPrefix(p.LastError, p.Profile+": "))
 	}
 	return list
+}
+
+// apart is how many seconds two clocks differ, as people say it.
+func apart(seconds int64) string {
+	const year = 365 * 24 * 60 * 60
+	if seconds > year {
+		return "more than a year"
+	}
+	return (time.Duration(seconds) * time.Second).String()
 }
 
 // sinkNotes speak of the files that are not as they should be.

@@ -287,6 +287,9 @@ var retryWishes = []struct {
 	{header: "2", wait: 2 * time.Second},
 	{header: "90", wait: 90 * time.Second},
 	{header: "3600", wait: 10 * time.Minute},
+	{header: "99999999999", wait: 10 * time.Minute},
+	{header: "99999999999999999999", wait: 10 * time.Minute},
+	{header: "Fri, 31 Dec 9999 23:59:59 GMT", wait: 10 * time.Minute},
 	{header: "Mon, 01 Jan 1990 00:00:00 GMT"},
 	{header: "Mon, 01 Jan 2035 00:00:00 GMT", wait: 10 * time.Minute},
 	// A bubble's time begins at midnight of this day, and the first attempt comes
