@@ -69,5 +69,6 @@ func decodeItem(b []byte) (Item, error) {
 		item.Wipe()
 		return Item{}, fmt.Errorf("%w: its content is broken", ErrDamaged)
 	}
+	item.AccountExpiry = inUTC(item.AccountExpiry)
 	return item, nil
 }

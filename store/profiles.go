@@ -180,9 +180,24 @@ func parseProfiles(data []byte) ([]Profile, error) {
 		if err := checkProfile(p, w.Profiles[:i]); err != nil {
 			return nil, err
 		}
+		w.Profiles[i].RefreshExpiry = inUTC(p.RefreshExpiry)
 	}
 	slices.SortFunc(w.Profiles, byName)
 	return w.Profiles, nil
+}
+
+// inUTC is t in UTC, or the nearest time that RFC 3339 can write there. With its
+// zone a time can be in the year 9999 and in UTC in the year 10000, which JSON
+// refuses.
+func inUTC(t time.Time) time.Time {
+	first, last := time.Time{}, time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+	switch t = t.UTC(); {
+	case t.Before(first):
+		return first
+	case t.After(last):
+		return last
+	}
+	return t
 }
 
 // checkProfile reports what keeps p from standing beside others. Two of one id

@@ -311,6 +311,28 @@ func TestProfilesTakeManyWriters(t *testing.T) {
 	}
 }
 
+// A time that JSON cannot write in UTC would make every status an error.
+func TestTimesAreOfYearsThatJSONCanWrite(t *testing.T) {
+	for at, want := range map[string]string{
+		"9999-12-31T23:59:59-12:00": "9999-12-31T23:59:59Z", "0000-01-01T00:00:00+12:00": "0001-01-01T00:00:00Z",
+		"2026-11-24T12:00:00+01:00": "2026-11-24T11:00:00Z",
+	} {
+		list, err := parseProfiles([]byte(`{"version":2,"profiles":[{"name":"a","id":"00112233445566778899aabbccddeeff","refresh_token_expires_at":"` + at + `"}]}`))
+		do(t, err)
+		var there time.Time
+		do(t, there.UnmarshalText([]byte(at)))
+		b, err := encodeItem(Item{Origin: "https://bloq.example", AccountExpiry: there})
+		do(t, err)
+		item, err := decodeItem(b)
+		do(t, err)
+		for name, got := range map[string]time.Time{"profiles.json": list[0].RefreshExpiry, "item": item.AccountExpiry} {
+			if text, err := got.UTC().MarshalText(); err != nil || string(text) != want {
+				t.Errorf("%s: %s is read as %s, %v; want %s", name, at, text, err, want)
+			}
+		}
+	}
+}
+
 func FuzzParseProfilesTakesOnlyWhatCanBePutBack(f *testing.F) {
 	f.Add([]byte(`{"version":1,"profiles":[{"name":"a","id":"00112233445566778899aabbccddeeff"}]}`))
 	f.Add([]byte(`{"version":1,"profiles":[{"name":"a","id":"00112233445566778899aabbccddeeff"},{"name":"b","id":"00112233445566778899aabbccddeeff"}]}`))

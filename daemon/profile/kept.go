@@ -3,6 +3,7 @@ package profile
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"time"
 
 	"bloq-agent/accounts"
@@ -36,15 +37,16 @@ type keptWire struct {
 
 // grant returns the token for the rest of its life, or nil if that is over.
 func (k Kept) grant(c refresher.Clock) *refresher.Grant {
-	now := c.Now().Round(0)
-	left := min(k.Expiry.Sub(now), k.ExpiryBoot-c.Boottime())
+	now, boot := c.Now().Round(0), c.Boottime()
+	left := min(k.Expiry.Sub(now), k.ExpiryBoot-min(boot, k.ExpiryBoot), accounts.MaxLifetime)
 	if left <= 0 || k.Token.IsZero() || !accounts.Sendable(k.Token.Reveal()) {
 		return nil
 	}
 	expiry := now.Add(left)
+	lifetime := max(left, min(k.Expiry.Sub(k.IssuedAt), accounts.MaxLifetime))
 	return &refresher.Grant{
 		AccessToken: k.Token.Clone().Reveal(),
-		IssuedAt:    expiry.Add(-k.Expiry.Sub(k.IssuedAt)), Expiry: expiry, // its lifetime does not change with the clock
+		IssuedAt:    expiry.Add(-lifetime), Expiry: expiry, // its lifetime does not change with the clock
 	}
 }
 
@@ -59,7 +61,7 @@ func DecodeKept(data []byte) ([]Kept, error) {
 	}
 	out := make([]Kept, len(list))
 	for i, k := range list {
-		out[i] = Kept{k.ID, k.Generation, store.NewSecret(k.Token), k.IssuedAt, k.Expiry, k.ExpiryBoot}
+		out[i] = Kept{k.ID, min(k.Generation, math.MaxInt64), store.NewSecret(k.Token), k.IssuedAt, k.Expiry, k.ExpiryBoot}
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -28,6 +29,34 @@ func TestAKeptTokenEndsByEitherClock(t *testing.T) {
 		}
 		if d := left - tt.want; d > time.Second || d < -time.Second {
 			t.Errorf("%s: %v left, want %v", name, left, tt.want)
+		}
+	}
+}
+
+// A kept token whose numbers are absurd is served for a day at most, and makes no
+// refresh late.
+func TestAKeptTokenWithAbsurdTimes(t *testing.T) {
+	c := refresher.RuntimeClock()
+	first, last := time.Time{}, time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	for _, issued := range []time.Time{first, c.Now(), last} {
+		for _, expiry := range []time.Time{first, c.Now().Add(time.Hour), last} {
+			for _, boot := range []time.Duration{math.MinInt64, time.Hour, math.MaxInt64} {
+				g := Kept{Token: store.NewSecret([]byte("x")), IssuedAt: issued, Expiry: expiry, ExpiryBoot: boot}.grant(c)
+				if over := expiry.IsZero() || boot < 0; over != (g == nil) {
+					t.Errorf("%v, %v: %v", expiry, boot, g)
+				}
+				if g == nil {
+					continue
+				}
+				left, lifetime := time.Until(g.Expiry), g.Expiry.Sub(g.IssuedAt)
+				if left <= 0 || left > 24*time.Hour || lifetime < left || lifetime > 24*time.Hour {
+					t.Errorf("%v to %v, %v: %v of %v are left", issued, expiry, boot, left, lifetime)
+				}
+				r := refresher.New(refresher.Config{Grant: g, Clock: c})
+				if next := time.Until(r.Snapshot().NextAttempt()); next < 0 || next > 15*time.Hour {
+					t.Errorf("%v to %v, %v: refreshed in %v", issued, expiry, boot, next)
+				}
+			}
 		}
 	}
 }
