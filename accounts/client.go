@@ -113,6 +113,9 @@ type Grant struct {
 	// if the answer is Malformed for another reason: the endpoint may have replaced
 	// the one that was spent.
 	RefreshToken []byte
+	// RefreshErr is why the refresh token of the answer cannot be used; nil if it
+	// can, or if there is none. The one that was spent may have been replaced.
+	RefreshErr error
 	// IssuedAt is when the request was sent, by our wall clock, and Expiry is
 	// that plus the token's own lifetime: the server's clock and ours may differ.
 	// Both are cut to the second, as iat and exp are: a token issued at 0.9 s
@@ -207,11 +210,12 @@ func (c *Client) DeleteKey(ctx context.Context, accountToken []byte, id string) 
 // grant makes a call that returns tokens.
 func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Grant, error) {
 	sent := c.now().Round(0)
-	var access, refresh token
+	var access token
+	var refresh optional
 	k.header = http.Header{}
 	err := c.do(ctx, k, members{"accessToken": &access, "refreshToken": &refresh})
-	g := Grant{RefreshToken: refresh, IssuedAt: sent.Truncate(time.Second)}
-	if times, err := TokenTimes(refresh); err == nil {
+	g := Grant{RefreshToken: refresh.token, RefreshErr: refresh.err, IssuedAt: sent.Truncate(time.Second)}
+	if times, err := TokenTimes(refresh.token); err == nil {
 		g.RefreshExpiry = times.Expiry
 	}
 	if err == nil && len(access) == 0 {

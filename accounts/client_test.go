@@ -131,7 +131,6 @@ func TestWhatIsSent(t *testing.T) {
 }
 
 func TestClasses(t *testing.T) {
-	good := jwtWith(t, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()})
 	for _, tt := range []struct {
 		status int
 		body   string
@@ -178,7 +177,6 @@ func TestClasses(t *testing.T) {
 		{400, `{"ERROR":"invalid_grant"}`, Unknown, ""},
 		{400, `{"error":"invalid_grant","error":"x"}`, Unknown, ""},
 		{200, `{"accessToken":"` + strings.Repeat("x", 64<<10+1) + `"}`, Malformed, ""},
-		{200, `{"accessToken":"` + good + `","refreshToken":{}}`, Malformed, ""},
 		{200, strings.Repeat("x", 1<<20+1), Malformed, ""},
 	} {
 		c, n := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -219,6 +217,32 @@ func TestSuccessNeedsNoMoreThanAnAccessToken(t *testing.T) {
 		}
 		if strings.Contains(fmt.Sprintf("%v %+v %#v %s %x", g, g, g, g, g), "jwt") {
 			t.Error("a grant prints its token")
+		}
+	}
+}
+
+// A refresh token that cannot be used is refused alone; "" and null are none.
+func TestARefreshTokenBesideAGoodAccessToken(t *testing.T) {
+	for member, want := range map[string]string{
+		`"refreshToken":""`: "", `"refreshToken":null`: "", `"refreshToken":"","x":1`: "", `"refreshToken":"a"`: "",
+		`"refreshToken":"a\nb"`: "it holds a character that no header may hold",
+		`"refreshToken":"ä"`:    "it holds a character that no header may hold",
+		`"refreshToken":7`:      "it is no string",
+		`"refreshToken":{}`:     "it is no string",
+		`"refreshToken":"` + strings.Repeat("x", 70000) + `"`: "it is longer than 64 KiB",
+		`"refreshToken":"a","refreshToken":"b"`:               "it is there twice",
+		`"refreshToken":"a","refreshToken":"a"`:               "it is there twice",
+		`"refreshToken":null,"refreshToken":"a"`:              "it is there twice",
+	} {
+		c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{`+member+`,"accessToken":"good"}`)
+		})
+		g, err := c.Refresh(t.Context(), []byte("re"))
+		if err != nil || string(g.AccessToken) != "good" || (g.RefreshToken != nil) != (member == `"refreshToken":"a"`) {
+			t.Errorf("%.60s: %s, %q, %v", member, g.AccessToken, g.RefreshToken, err)
+		}
+		if (want == "") != (g.RefreshErr == nil) || want != "" && g.RefreshErr.Error() != want {
+			t.Errorf("%.60s: %v, want %q", member, g.RefreshErr, want)
 		}
 	}
 }
@@ -499,6 +523,19 @@ func FuzzCodeOfIsOneWord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if code := codeOf(b); code != "" && !isWord(code) {
 			t.Fatalf("%q", code)
+		}
+	})
+}
+
+func FuzzTheTokensOfAnAnswerAreSendable(f *testing.F) {
+	f.Add([]byte(`{"accessToken":"a","refreshToken":""}`))
+	f.Add([]byte(`{"refreshToken":"a\u0007","accessToken":"a","refreshToken":null}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var access token
+		var refresh optional
+		err := members{"accessToken": &access, "refreshToken": &refresh}.decode(b)
+		if !Sendable(access) || !Sendable(refresh.token) || refresh.err != nil && refresh.token != nil || err != nil && !json.Valid(b) && refresh.token != nil {
+			t.Fatalf("%q: %q, %q, %v, %v", b, access, refresh.token, refresh.err, err)
 		}
 	})
 }

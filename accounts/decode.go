@@ -57,9 +57,13 @@ func (m members) decode(body []byte) error {
 		to := m[name]
 		switch {
 		case seen[name]:
-			err = errors.New("a key is there twice")
-			if t, ok := to.(*token); ok {
-				*t = nil // which of the two counts is for nobody to guess
+			// Which of two tokens counts is for nobody to guess.
+			err = errTwice
+			switch t := to.(type) {
+			case *token:
+				*t = nil
+			case *optional:
+				*t, err = optional{err: err}, nil
 			}
 		case to != nil:
 			err = json.Unmarshal(value, to)
@@ -72,6 +76,8 @@ func (m members) decode(body []byte) error {
 	}
 	return first
 }
+
+var errTwice = errors.New("it is there twice")
 
 // A keyList is a list of client keys, without secrets.
 type keyList []Key
@@ -119,24 +125,37 @@ func Sendable(token []byte) bool {
 
 func (t token) MarshalText() ([]byte, error) { return t, nil }
 
+// UnmarshalJSON takes null and "" for no token.
 func (t *token) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
+	if string(b) == "null" || string(b) == `""` {
 		return nil
 	}
 	s := bytes.Trim(b, `"`)
 	if len(b) != len(s)+2 || bytes.IndexByte(s, '\\') >= 0 { // no plain string
 		var decoded string
 		if err := json.Unmarshal(b, &decoded); err != nil {
-			return err
+			return errors.New("it is no string")
 		}
 		s = []byte(decoded)
 	}
-	if len(s) == 0 || len(s) > maxToken {
-		return errors.New("token is empty or too long")
+	if len(s) > maxToken {
+		return errors.New("it is longer than 64 KiB")
 	}
 	if !Sendable(s) {
-		return errors.New("token holds what no header may")
+		return errors.New("it holds a character that no header may hold")
 	}
 	*t = bytes.Clone(s)
+	return nil
+}
+
+// An optional token does not spoil the answer that holds it: what is wrong with it
+// is in err.
+type optional struct {
+	token
+	err error
+}
+
+func (o *optional) UnmarshalJSON(b []byte) error {
+	o.err = o.token.UnmarshalJSON(b)
 	return nil
 }

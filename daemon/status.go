@@ -92,9 +92,12 @@ func (d *Daemon) describe(s profile.Status) ipc.ProfileStatus {
 	return out
 }
 
-// warning says where else a copy of the login is.
+// warning says where else a copy of the login is, and which token of it is lost.
 func warning(s profile.Status) string {
 	var parts []string
+	if s.Unusable != "" {
+		parts = append(parts, s.Unusable)
+	}
 	if len(s.Copies) > 0 {
 		parts = append(parts, "a copy of the login is left in the "+strings.Join(s.Copies, " and the ")+"; it is deleted as soon as that can be had")
 	}

@@ -44,6 +44,7 @@ var lines = map[profile.EventKind]line{
 	profile.UnlockedAll:   {zerolog.InfoLevel, "unlocked"},
 	profile.ReplyLost:     {zerolog.WarnLevel, "a reply of the endpoint may have been lost; trying the refresh token once more"},
 	profile.NotBought:     {zerolog.WarnLevel, "the client keys buy no new refresh token"},
+	profile.Unusable:      {zerolog.WarnLevel, "the endpoint sent a new refresh token that cannot be used; the one before is used again"},
 	profile.CopyLeft:      {zerolog.WarnLevel, "trying again until it is deleted"},
 	profile.NotRecorded:   {zerolog.WarnLevel, "the record of the profile could not be written"},
 	profile.NotUndone:     {zerolog.ErrorLevel, "store keeps the login that was not adopted"},

@@ -196,7 +196,8 @@ type ProfileStatus struct {
 	Store string   `json:"store,omitempty"`
 	// StoreNote says what the store does and does not protect.
 	StoreNote string `json:"store_note,omitempty"`
-	// Warning says where else a copy of the login is left.
+	// Warning says where else a copy of the login is left, or that the endpoint sent
+	// a refresh token that cannot be used.
 	Warning  string `json:"warning,omitempty"`
 	ClientID string `json:"client_id,omitempty"`
 	// Pending are client keys that failed logins left behind.

@@ -202,6 +202,9 @@ func loggedIn(done ipc.Adopted) error {
 // handOver gives what the client keys bought to the daemon.
 func (a *attempt) handOver(grant accounts.Grant, clientSecret []byte) (ipc.Adopted, error) {
 	var done ipc.Adopted
+	if grant.RefreshErr != nil {
+		return done, fail(ipc.ExitUnavailable, "", "the token endpoint returned a refresh token that cannot be used: %v", grant.RefreshErr)
+	}
 	if len(grant.RefreshToken) == 0 {
 		return done, fail(ipc.ExitUnavailable, "", "the token endpoint returned no refresh token")
 	}

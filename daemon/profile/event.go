@@ -23,6 +23,7 @@ const (
 	UnlockedAll                    // no Profile
 	ReplyLost                      // a crash may have lost a reply of the endpoint: Since
 	NotBought                      // the client keys bought no refresh token: Err
+	Unusable                       // the endpoint's new refresh token cannot be used: Err
 	CopyLeft                       // a copy of the login could not be deleted: Err
 	NotRecorded                    // the record could not be written: Err
 	NotUndone                      // a store keeps a login that was not adopted: Err
@@ -59,6 +60,7 @@ type Status struct {
 	// answers while it waits for its store; nil if there is none.
 	Kept          *refresher.Token
 	Skew          time.Duration // of the endpoint's clock against ours
+	Unusable      string        // a sentence on a new refresh token that cannot be used, or ""
 	AccountExpiry time.Time     // zero if there is no account token
 	Copies        []string      // stores that still hold a copy of the login
 	// HeldInMemory says that a lock left the refresh token in memory, because it is

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,7 @@ func (l *login) adoptNewer(item store.Item, refused bool) bool {
 	l.item = item.Clone()
 	l.item.Origin, l.item.Serial = origin, serial // a credential has neither
 	l.unsaved, l.refusals = false, 0
+	l.seen.Store(&seen{skew: l.last().skew})
 	return true
 }
 
@@ -140,7 +142,7 @@ func (l *login) spend(ctx context.Context) (accounts.Grant, error) {
 // its own.
 func withToken(bought, g accounts.Grant) accounts.Grant {
 	if bought.RefreshToken == nil {
-		bought.RefreshToken = g.RefreshToken
+		bought.RefreshToken, bought.RefreshErr = g.RefreshToken, cmp.Or(g.RefreshErr, bought.RefreshErr)
 	}
 	return bought
 }
@@ -156,8 +158,8 @@ const (
 // on without.
 func (l *login) buy(ctx context.Context, item store.Item) (accounts.Grant, error) {
 	g, err := l.client.ClientCredentials(ctx, item.ClientID, item.ClientSecret.Reveal())
-	if err != nil {
-		l.hooks.notBought(err)
+	if reason := cmp.Or(err, g.RefreshErr); reason != nil {
+		l.hooks.tell(NotBought, reason)
 	}
 	return g, err
 }
@@ -177,12 +179,42 @@ func (l *login) outcome(g accounts.Grant, err error) (refresher.Grant, error) {
 	if unspent(err) {
 		l.mark.clear()
 	}
+	l.notice(g, err)
 	if err != nil {
-		return refresher.Grant{RefreshToken: g.RefreshToken}, failure(err)
+		return refresher.Grant{RefreshToken: g.RefreshToken}, failure(l.explain(err))
 	}
 	l.doubted = false
-	l.skew.Store(int64(g.Skew))
 	return grantOf(g), nil
+}
+
+// notice keeps what an exchange has shown. A refresh token that cannot be used may
+// have replaced ours all the same: only an answer that takes ours, or brings
+// another, shows that it has not.
+func (l *login) notice(g accounts.Grant, err error) {
+	now := l.last()
+	if err == nil {
+		now.skew = g.Skew
+	}
+	switch {
+	case g.RefreshToken != nil:
+		now.unusable = nil
+	case g.RefreshErr != nil:
+		if now.unusable == nil {
+			l.hooks.tell(Unusable, g.RefreshErr)
+		}
+		now.unusable = g.RefreshErr
+	case err == nil:
+		now.unusable = nil
+	}
+	l.seen.Store(&now)
+}
+
+// explain says why the endpoint refuses our refresh token, if that is known.
+func (l *login) explain(err error) error {
+	if reason := l.last().unusable; reason != nil && refused(err) {
+		return fmt.Errorf("%w; the endpoint had sent a new refresh token that cannot be used: %w", err, reason)
+	}
+	return err
 }
 
 // unspent reports whether err proves that the endpoint did not spend the refresh
@@ -223,8 +255,8 @@ func endsSoon(token store.Secret, now time.Time) bool {
 const deadAfter = 5
 
 // isDead reports whether the outcome of a refresh calls the refresh token dead.
-// After a crash in the middle of an exchange one refusal does, because a spent
-// token gets just that.
+// After a crash in the middle of an exchange one refusal does, and after a new token
+// that cannot be used, because a spent token gets just that.
 func (l *login) isDead(err error) bool {
 	var e *accounts.Error
 	switch {
@@ -237,5 +269,5 @@ func (l *login) isDead(err error) bool {
 		return true
 	}
 	l.refusals++
-	return l.refusals >= deadAfter || l.doubted
+	return l.refusals >= deadAfter || l.doubted || l.last().unusable != nil
 }

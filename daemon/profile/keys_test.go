@@ -50,7 +50,7 @@ func TestASuccessorThatCannotBeHadCostsNothing(t *testing.T) {
 		rig := newRig(t, sandbox.Config{RefreshTTL: 40 * time.Hour})
 		rig.keep(t)
 		told := 0
-		rig.log.hooks.notBought = func(error) { told++ }
+		rig.log.hooks.tell = func(EventKind, error) { told++ }
 		do(t, rig.api.AddFault(sandbox.Fault{Route: "POST /auth/token", Grant: "clientCredentials", Kind: "hang"}))
 		for start := time.Now(); time.Since(start) < 39*time.Hour; time.Sleep(time.Minute) {
 			if _, err := rig.r.Token(t.Context(), 0); err != nil {

@@ -31,7 +31,7 @@ type login struct {
 	// doing is what the refresher waits for: "the token endpoint", "the store", or
 	// "".
 	doing atomic.Value // string
-	skew  atomic.Int64 // of the endpoint's clock against ours, in nanoseconds
+	seen  atomic.Pointer[seen]
 
 	exchanging // of the exchange under way and those before it
 
@@ -50,13 +50,31 @@ type exchanging struct {
 	bought   time.Duration // when a successor was last asked for, by Boottime; 0 for never
 }
 
+// seen is what the exchanges up to now have shown, for Status and for the next.
+type seen struct {
+	skew     time.Duration // of the endpoint's clock against ours
+	unusable error         // why its new refresh token cannot be used, or nil
+}
+
+func (l *login) last() seen {
+	if s := l.seen.Load(); s != nil {
+		return *s
+	}
+	return seen{}
+}
+
+// unusableNote is a sentence on a refresh token that cannot be used for reason.
+func unusableNote(reason error) string {
+	return "the endpoint sent a new refresh token that cannot be used (" + reason.Error() + "), so the one before is used again"
+}
+
 // hooks connect a login to its profile.
 type hooks struct {
-	check     func() error // invariant 5: the state directory is still ours
-	clock     refresher.Clock
-	rotates   func() bool            // whether the endpoint was seen to rotate
-	learned   func(endpoint learned) // what an exchange showed
-	notBought func(error)
+	check   func() error // invariant 5: the state directory is still ours
+	clock   refresher.Clock
+	rotates func() bool            // whether the endpoint was seen to rotate
+	learned func(endpoint learned) // what an exchange showed
+	tell    func(EventKind, error)
 }
 
 // learned is what an exchange showed of the endpoint and the login.
@@ -73,9 +91,9 @@ func (e entry) newLogin(client *accounts.Client, st store.Store, record store.Pr
 		client: client, store: st, id: record.ID, item: item, mark: markOf(e.set.records.Dir(), record), commit: committed,
 		hooks: hooks{
 			check: e.set.records.Dir().Check, clock: e.set.clock,
-			rotates:   func() bool { return e.record().Rotates },
-			learned:   e.learn,
-			notBought: func(err error) { e.set.on(Event{Kind: NotBought, Profile: e.name, Err: err}) },
+			rotates: func() bool { return e.record().Rotates },
+			learned: e.learn,
+			tell:    func(kind EventKind, err error) { e.set.on(Event{Kind: kind, Profile: e.name, Err: err}) },
 		},
 	}
 }

@@ -38,6 +38,7 @@ func (p *Profile) Move(to string) error {
 		take.unsaved = store.Secret{} // the copy has it
 		l := p.newLogin(old.login.client, dst, p.record(), item)
 		l.exchanging = old.login.exchanging
+		l.seen.Store(old.login.seen.Load())
 		return plan{
 			endpoints: old.endpoints, from: take, login: l,
 			events: []Event{{Kind: Moved, Store: to, From: from}},

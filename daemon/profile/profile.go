@@ -212,7 +212,11 @@ func (p *Profile) Status() Status {
 	if c := out.Snapshot.Class; c != refresher.None {
 		out.TokenProblem = p.tokenProblem(&refresher.Error{Class: c, Next: out.Snapshot.NextAttempt(), Err: out.Snapshot.Err})
 	}
-	out.Skew = time.Duration(s.login.skew.Load())
+	seen := s.login.last()
+	out.Skew = seen.skew
+	if seen.unusable != nil {
+		out.Unusable = unusableNote(seen.unusable)
+	}
 	if secret, expiry, ok := s.login.accountToken(p.set.clock.Now()); ok {
 		secret.Wipe()
 		out.AccountExpiry = expiry

@@ -183,9 +183,13 @@ func (c *candidate) prove(ctx context.Context, a Adoption, w words) error {
 		l.item.RefreshToken = store.NewSecret(g.RefreshToken)
 		c.record.RefreshExpiry = g.RefreshExpiry
 	}
+	l.notice(g, err)
 	var e *accounts.Error
 	switch {
 	case err == nil:
+		if g.RefreshErr != nil {
+			c.warning = unusableNote(g.RefreshErr)
+		}
 		grant := grantOf(g)
 		grant.RefreshToken = nil // it is the login's
 		c.from.grant = &grant

@@ -296,6 +296,7 @@ func (p *Profile) goOn(old *state) (plan, error) {
 		todo.login = p.newLogin(client, old.login.store, p.record(), item)
 		todo.login.exchanging, todo.login.commit = old.login.exchanging, old.login.commit
 		todo.login.pending.Store(old.login.pending.Load())
+		todo.login.seen.Store(old.login.seen.Load())
 		return todo, nil
 	case old.phase != Serving: // a lock left it: it waits for the right URLs
 		item.Wipe()
