@@ -6,7 +6,7 @@ import "time"
 // wall clock is set by people and servers, and the time since boot, which goes
 // on during suspend (CLOCK_BOOTTIME), ends with it. A token is valid while both
 // say so. Everything is scheduled by the time since boot, so that a step of the
-// wall clock makes nothing happen early or late.
+// wall clock makes nothing happen early or late. It is a hint, as Hint is.
 type Clock interface {
 	Now() time.Time
 	Boottime() time.Duration

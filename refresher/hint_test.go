@@ -318,3 +318,82 @@ func TestAHintWaitsForNoLoopThatEnds(t *testing.T) {
 		r.Hint()
 	})
 }
+
+// The clock of a machine that has just started is wrong, so that no certificate is
+// valid: setting it is a hint, also during an attempt, and in both directions.
+func TestAStepOfTheClockIsAHint(t *testing.T) {
+	for _, step := range []time.Duration{20 * 365 * 24 * time.Hour, -10 * time.Minute, 2 * time.Second} {
+		for _, delay := range []time.Duration{0, 10 * time.Second} {
+			e := &endpoint{}
+			clocked(t, e, func(t *testing.T, r *Refresher, c *testClock) {
+				outage(t, e, r, errDown, 3*time.Hour, time.Minute)
+				e.set(func(e *endpoint) { e.delay = delay })
+				if delay > 0 {
+					for n := e.count(); e.count() == n; {
+						time.Sleep(time.Second)
+					}
+				}
+				e.set(func(e *endpoint) { e.err = nil })
+				c.change(step, 0)
+				set := time.Now()
+				for r.Snapshot().Class != None {
+					<-r.Snapshot().Changed()
+				}
+				if d := time.Since(set); d > delay+delay+backoffFirst {
+					t.Errorf("a step of %v during an attempt of %v: token %v after it", step, delay, d)
+				}
+			})
+		}
+	}
+}
+
+// A clock that is slewed, or a sleep, is no step; and nothing happens while all is
+// well.
+func TestNoStepNoHint(t *testing.T) {
+	e := &endpoint{}
+	clocked(t, e, func(t *testing.T, r *Refresher, c *testClock) {
+		before := r.Snapshot()
+		c.change(3*time.Second, 0)
+		synctest.Wait()
+		if e.count() != 1 || r.Snapshot() != before {
+			t.Errorf("a step while all is well: %d exchanges", e.count())
+		}
+		n := outage(t, e, r, errDown, time.Hour, time.Minute)
+		before = r.Snapshot()
+		for range 50 {
+			c.change(500*time.Millisecond, 0)
+			time.Sleep(time.Second)
+		}
+		c.change(0, time.Second)
+		synctest.Wait()
+		if e.count() != n || r.Snapshot() != before {
+			t.Errorf("%d attempts, hinted %v", e.count()-n, r.Snapshot().Hinted)
+		}
+	})
+}
+
+// A clock that is set again and again, as by two servers that differ.
+func TestAStormOfSteps(t *testing.T) {
+	for _, every := range []time.Duration{10 * time.Millisecond, time.Second, 29 * time.Second} {
+		e := &endpoint{}
+		clocked(t, e, func(t *testing.T, r *Refresher, c *testClock) {
+			n := outage(t, e, r, errDown, time.Hour, time.Minute)
+			step := time.Hour
+			for start := time.Now(); time.Since(start) < 5*time.Minute; step = -step {
+				c.change(step, 0)
+				time.Sleep(every)
+			}
+			synctest.Wait()
+			asked := e.times()[n:]
+			for i := 7; i < len(asked); i++ { // before that, the backoff that one of them began
+				if gap := asked[i].Sub(asked[i-1]); gap < requestGap {
+					t.Errorf("every %v: attempt %d came %v after the one before", every, i, gap)
+				}
+			}
+			t.Logf("every %v: %d attempts in 5 minutes", every, len(asked))
+			if limit := int(5*time.Minute/requestGap) + 5; len(asked) > limit {
+				t.Errorf("every %v: %d attempts in 5 minutes", every, len(asked))
+			}
+		})
+	}
+}

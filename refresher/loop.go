@@ -25,7 +25,8 @@ type loop struct {
 	saveAt   instant
 	failures int // to save, in a row
 
-	hintAt instant // when the last hint came
+	boot   time.Time // of the machine, by both clocks; it moves when the wall clock is set
+	hintAt instant   // when the last hint came
 	// A hint came while an attempt was under way; it starts the backoff anew.
 	pending, pendingAnew bool
 }
@@ -47,6 +48,10 @@ func (r *Refresher) Run(ctx context.Context) {
 func (l *loop) step(ctx context.Context) bool {
 	timer, stop := l.config.Clock.After(l.untilNext())
 	defer stop()
+	if l.clockWasSet() { // from here on, a step fires the timer
+		l.hinted()
+		return true
+	}
 	select {
 	case <-ctx.Done():
 		return false
@@ -118,6 +123,15 @@ func (l *loop) woken(w wake) {
 	}
 }
 
+// clockWasSet reports whether the wall clock was set since the last call. It can be
+// what the last exchange failed by: no certificate is valid in 1970. The clocks
+// drift apart by less than a second.
+func (l *loop) clockWasSet() bool {
+	before, now := l.boot, l.now()
+	l.boot = now.wall.Add(-now.boot)
+	return !before.IsZero() && l.boot.Sub(before).Abs() > time.Second
+}
+
 // hinted: a hint during an attempt counts when that is over, since the change
 // may have come too late for it.
 func (l *loop) hinted() {
@@ -132,7 +146,7 @@ func (l *loop) hinted() {
 }
 
 // heed brings the next attempt forward, if the last failed in a way that a
-// change of the network can repair.
+// change of the network, or of the clock, can repair.
 func (l *loop) heed(anew bool) {
 	s, now := l.current.Load(), l.now()
 	if s.Class != Transient || s.wished {
