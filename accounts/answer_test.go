@@ -14,7 +14,7 @@ import (
 func through(t *testing.T, scheme, address string, user *url.Userinfo) *Client {
 	t.Helper()
 	c := newTestClient(t, "https://bloq.example")
-	c.http.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: address, User: user})
+	c.http.Load().Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: address, User: user})
 	return c
 }
 

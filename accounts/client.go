@@ -3,7 +3,9 @@
 //
 // Each call is made once. Nothing here repeats a request or follows a
 // redirect, because a refresh token may be good for a single use and belongs
-// to one origin. Credentials go over https, or over http to a literal loopback
+// to one origin. Only if TLS failed because the server's authority is unknown, and
+// so nothing was sent, is the call made again, if that authority is trusted by
+// then. Credentials go over https, or over http to a literal loopback
 // address, and nowhere else. Errors are *Error where the endpoint or the way
 // to it failed.
 package accounts
@@ -23,6 +25,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bloq-agent/accounts/loopback"
@@ -43,6 +46,9 @@ type Options struct {
 	UserAgent string
 	// RootCAs are trusted instead of the system's.
 	RootCAs *x509.CertPool
+	// Renew, if set, reads which certificates are trusted now. The error names what
+	// it refused to read; the pool is nil if it has read nothing.
+	Renew func() (*x509.CertPool, error)
 	// DialContext replaces the network, for tests in virtual time.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the wall clock; nil for time.Now.
@@ -52,9 +58,8 @@ type Options struct {
 // A Client talks to one environment.
 type Client struct {
 	endpoints Endpoints
-	userAgent string
-	http      http.Client
-	now       func() time.Time
+	options   Options
+	http      atomic.Pointer[http.Client] // another when other certificates are trusted
 }
 
 // New makes a client, or says what is wrong with the endpoints.
@@ -65,12 +70,18 @@ func New(e Endpoints, o Options) (*Client, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Client{endpoints: e, userAgent: o.UserAgent, now: o.Now, http: http.Client{
+	c := &Client{endpoints: e, options: o}
+	c.http.Store(newHTTP(o))
+	return c, nil
+}
+
+func newHTTP(o Options) *http.Client {
+	return &http.Client{
 		// A redirect would replay a POST with the refresh token to whatever
 		// origin it names (307, 308). It is an answer like any other here.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     transport(o),
-	}}, nil
+	}
 }
 
 // transport is never http.DefaultTransport, which speaks HTTP/2.
@@ -209,7 +220,7 @@ func (c *Client) DeleteKey(ctx context.Context, accountToken []byte, id string) 
 
 // grant makes a call that returns tokens.
 func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Grant, error) {
-	sent := c.now().Round(0)
+	sent := c.options.Now().Round(0)
 	var access token
 	var refresh optional
 	k.header = http.Header{}
@@ -225,27 +236,8 @@ func (c *Client) grant(ctx context.Context, k call, lifetime time.Duration) (Gra
 		return g, err
 	}
 	g.AccessToken, g.Expiry = access, g.IssuedAt.Add(Lifetime(access, g.IssuedAt, lifetime))
-	g.Skew = skew(k.header.Get("Date"), access, sent.Add(c.now().Sub(sent)/2))
+	g.Skew = skew(k.header.Get("Date"), access, sent.Add(c.options.Now().Sub(sent)/2))
 	return g, nil
-}
-
-// maxSkew is more than any two clocks differ, one that starts in 1970 included.
-const maxSkew = 100 * 365 * 24 * time.Hour
-
-// skew compares the moment at which a server answered, by its own word, with
-// ours. Both the Date header (RFC 9110 section 6.6.1) and iat are whole seconds,
-// cut and not rounded.
-func skew(date string, accessToken []byte, ours time.Time) time.Duration {
-	theirs, err := http.ParseTime(date)
-	if err != nil {
-		times, err := TokenTimes(accessToken)
-		if err != nil || times.IssuedAt.IsZero() {
-			return 0
-		}
-		theirs = times.IssuedAt
-	}
-	ahead := theirs.Add(time.Second / 2).Sub(ours).Round(time.Second)
-	return max(-maxSkew, min(ahead, maxSkew))
 }
 
 // A call is one request.
@@ -312,14 +304,9 @@ func (w *wiping) Close() error {
 func (c *Client) do(ctx context.Context, k call, into answer) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := k.request(ctx)
+	a, err := c.send(ctx, k)
 	if err != nil {
-		return fmt.Errorf("%s: %w", k.op, err)
-	}
-	r.Header.Set("User-Agent", c.userAgent)
-	a, err := c.http.Do(r)
-	if err != nil {
-		return failedCall(k.op, err)
+		return err
 	}
 	defer func() { _ = a.Body.Close() }()
 	if k.header != nil {
@@ -333,7 +320,7 @@ func (c *Client) do(ctx context.Context, k call, into answer) error {
 	case len(body) > maxBody:
 		return &Error{Op: k.op, Class: Malformed, Status: a.StatusCode, Err: errors.New("the answer is longer than 1 MiB")}
 	case a.StatusCode < 200 || a.StatusCode > 299:
-		return statusError(k.op, a.StatusCode, a.Header, body, c.now())
+		return statusError(k.op, a.StatusCode, a.Header, body, c.options.Now())
 	case into == nil:
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -71,4 +72,23 @@ func Lifetime(token []byte, now time.Time, fallback time.Duration) time.Duration
 		from = now
 	}
 	return max(0, min(times.Expiry.Sub(from), MaxLifetime))
+}
+
+// maxSkew is more than any two clocks differ, one that starts in 1970 included.
+const maxSkew = 100 * 365 * 24 * time.Hour
+
+// skew compares the moment at which a server answered, by its own word, with
+// ours. Both the Date header (RFC 9110 section 6.6.1) and iat are whole seconds,
+// cut and not rounded.
+func skew(date string, accessToken []byte, ours time.Time) time.Duration {
+	theirs, err := http.ParseTime(date)
+	if err != nil {
+		times, err := TokenTimes(accessToken)
+		if err != nil || times.IssuedAt.IsZero() {
+			return 0
+		}
+		theirs = times.IssuedAt
+	}
+	ahead := theirs.Add(time.Second / 2).Sub(ours).Round(time.Second)
+	return max(-maxSkew, min(ahead, maxSkew))
 }

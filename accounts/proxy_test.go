@@ -135,7 +135,7 @@ func TestAProxyThatRefuses(t *testing.T) {
 		{"299", " answered 299", nil},
 	} {
 		c := through(t, "http", proxy, tt.user)
-		c.http.Transport.(*http.Transport).ProxyConnectHeader = http.Header{"User-Agent": {tt.status}}
+		c.http.Load().Transport.(*http.Transport).ProxyConnectHeader = http.Header{"User-Agent": {tt.status}}
 		_, err := c.Refresh(t.Context(), []byte("re"))
 		var e *Error
 		if !errors.As(err, &e) || e.Class != Transient || !e.Unsent || err.Error() != "refresh: the proxy "+proxy+tt.says {
