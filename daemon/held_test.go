@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -222,7 +223,7 @@ func TestNoRequestWaitsForADisk(t *testing.T) {
 // does not wait for that.
 func (a *agent) retrust() {
 	s := a.settings()
-	s.Trust = "other"
+	s.Client.RootCAs = x509.NewCertPool()
 	a.state.set.Load().Configure(s)
 }
 

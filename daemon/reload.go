@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"maps"
 	"os"
@@ -93,6 +94,9 @@ func (d *Daemon) reload() {
 		d.log.Error().Err(err).Msg("configuration not taken; " + next)
 		return
 	}
+	if d.server != nil {
+		renewRoots(d.log, &c, d.config.get())
+	}
 	d.config.current.Store(&loaded{Config: c, at: d.outside.Clock.Now()})
 	applyLevel(d.options.LogLevel, c.LogLevel)
 	if d.server == nil {
@@ -104,6 +108,21 @@ func (d *Daemon) reload() {
 	d.state.allow()
 	if set := d.state.set.Load(); set != nil {
 		set.Configure(d.settings()) // beside the loop: it waits for exchanges and stores
+	}
+}
+
+// renewRoots has c trust the system's certificates as they are now. Go does not read
+// them again, so what Go trusts may have been removed since.
+func renewRoots(log zerolog.Logger, c *config.Config, before config.Config) {
+	roots, err := config.ReadRoots(c.CAFile)
+	switch {
+	case err != nil:
+		log.Error().Err(err).Msg("certificates not read again")
+		if c.CAFile == before.CAFile {
+			c.Roots = before.Roots
+		}
+	case roots != nil:
+		c.Roots = roots
 	}
 }
 
@@ -168,8 +187,12 @@ func (d *Daemon) settings() profile.Settings {
 	c := d.config.get()
 	s := profile.Settings{
 		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.Endpoints,
-		Client: accounts.Options{UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots, DialContext: d.outside.Dial, Now: d.outside.Clock.Now}, Trust: string(c.RootsPEM),
-		Restart: restartCommand(os.Getenv, os.Getpid()),
+		Client: accounts.Options{
+			UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots,
+			Renew:       func() (*x509.CertPool, error) { return config.ReadRoots(c.CAFile) },
+			DialContext: d.outside.Dial, Now: d.outside.Clock.Now,
+		},
+		TrustHint: c.TrustHint(), Restart: restartCommand(os.Getenv, os.Getpid()),
 	}
 	for _, name := range []string{c.Store, d.options.Store} {
 		if name != "" {

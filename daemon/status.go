@@ -76,20 +76,25 @@ func (d *Daemon) describe(s profile.Status) ipc.ProfileStatus {
 		describeToken(&out, s.Snapshot)
 		out.ClockSkew = int64(s.Skew / time.Second)
 		out.AccountExpiry = s.AccountExpiry.UTC()
-		if out.State == ipc.StateNeedsLogin || out.State == ipc.StateConfiguration {
-			out.Hint = wire(s.TokenProblem).Hint
+		if s.TokenProblem != nil {
+			out.Hint = hintBeside(wire(s.TokenProblem))
 		}
 		return out
 	}
 	problem := wire(s.Problem)
-	out.State, out.LastError, out.Hint = stateOf(problem.Code), problem.Detail, problem.Hint
-	if out.Hint == "bloq-agent status" { // this is it
-		out.Hint = ""
-	}
+	out.State, out.LastError, out.Hint = stateOf(problem.Code), problem.Detail, hintBeside(problem)
 	if k := s.Kept; k != nil {
 		out.Generation, out.IssuedAt, out.ExpiresAt = k.Generation, k.IssuedAt.UTC(), k.Expiry.UTC()
 	}
 	return out
+}
+
+// hintBeside is p's hint, unless that is to look at the status: this is it.
+func hintBeside(p *ipc.Problem) string {
+	if p.Hint == "bloq-agent status" {
+		return ""
+	}
+	return p.Hint
 }
 
 // warning says where else a copy of the login is, and which token of it is lost.

@@ -47,7 +47,7 @@ func TestTLSNeedsTrust(t *testing.T) {
 	}
 	w.start("--store", "memory")
 	login := []string{"login", "--accounts-url", hello.AccountsURL, "--user", hello.Email, "--password-stdin"}
-	w.wants(w.run(hello.Password, "bloq-agent", login...), 5, "certificate", "")
+	w.wants(w.run(hello.Password, "bloq-agent", login...), 5, "certificate", "if you trust that authority, ")
 	config := filepath.Join(w.dir, "config", "bloq-agent", "config.toml")
 	if err := os.MkdirAll(filepath.Dir(config), 0o700); err != nil {
 		t.Fatal(err)

@@ -258,6 +258,9 @@ func endpointError(err error) error {
 	if !errors.As(err, &e) {
 		return fail(ipc.ExitUsage, "", "%v", err)
 	}
+	if accounts.UnknownAuthority(err) {
+		return fail(ipc.ExitUnavailable, config.Config{}.TrustHint(), "%v", err)
+	}
 	if e.Unsent { // the endpoint said nothing
 		return fail(ipc.ExitUnavailable, "", "%v", err)
 	}

@@ -30,8 +30,8 @@ type Config struct {
 	NoLandlock bool   // let the daemon write wherever its user can
 	Profiles   map[string]Profile
 
-	Roots    *x509.CertPool // to trust; nil means the system's
-	RootsPEM []byte         // what tls_ca_file held
+	Roots  *x509.CertPool // to trust; nil means the system's
+	CAFile string         // what they were read from besides; "" for nothing
 }
 
 // A Profile overrides what the profile's login recorded.
@@ -127,7 +127,7 @@ func Parse(path string, data []byte) (Config, error) {
 		NoLandlock: !f.Landlock,
 		Profiles:   map[string]Profile{},
 	}
-	c.Roots, c.RootsPEM = m.roots("tls_ca_file", f.TLSCAFile)
+	c.Roots, c.CAFile = m.roots("tls_ca_file", f.TLSCAFile)
 	for _, name := range slices.Sorted(maps.Keys(f.Profile)) {
 		c.Profiles[name] = m.profile(name, f.Profile[name])
 	}

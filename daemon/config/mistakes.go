@@ -147,20 +147,21 @@ func (m *mistakes) hosts(key string, list []string) dialect.Hosts {
 	return hosts
 }
 
-// roots are the system's certificates and those in the file that v names.
-func (m *mistakes) roots(key string, v *string) (*x509.CertPool, []byte) {
+// roots are the system's certificates, as Go has read them, and those in the file
+// that v names.
+func (m *mistakes) roots(key string, v *string) (*x509.CertPool, string) {
 	path := m.text(key, v)
 	if path == "" {
-		return nil, nil
+		return nil, ""
 	}
 	if !filepath.IsAbs(path) {
 		m.add(key, "must be an absolute path")
-		return nil, nil
+		return nil, ""
 	}
 	pem, err := trusted.ReadFile(path)
 	if err != nil {
 		m.add(key, "%w", err)
-		return nil, nil
+		return nil, ""
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -169,5 +170,5 @@ func (m *mistakes) roots(key string, v *string) (*x509.CertPool, []byte) {
 	if !pool.AppendCertsFromPEM(pem) {
 		m.add(key, "%s holds no certificate", path)
 	}
-	return pool, pem
+	return pool, path
 }

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -78,7 +79,11 @@ func (w words) tokenProblem(err error) *Problem {
 	if wait := e.Next.Sub(w.set.clock.Now()); !e.Next.IsZero() && wait > 0 {
 		detail += "; next try in " + (wait + time.Second).Truncate(time.Second).String()
 	}
-	return &Problem{Kind: Unavailable, Phase: Serving, Detail: detail, Hint: "bloq-agent status"}
+	hint := "bloq-agent status"
+	if accounts.UnknownAuthority(e.Err) {
+		hint = cmp.Or(trusted.Mend(e.Err), w.set.settings.Load().TrustHint, hint)
+	}
+	return &Problem{Kind: Unavailable, Phase: Serving, Detail: detail, Hint: hint}
 }
 
 // storeProblem translates why a store did not do what it was asked. Its Phase is

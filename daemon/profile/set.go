@@ -30,8 +30,8 @@ type Settings struct {
 	// configuration overrides.
 	Endpoints func(store.Profile) accounts.Endpoints
 	Client    accounts.Options
-	// Trust changes when Client trusts other certificates than before.
-	Trust string
+	// TrustHint is what a person does about an authority that Client does not trust.
+	TrustHint string
 	// Restart is what a person types to restart the daemon.
 	Restart string
 }
@@ -253,7 +253,7 @@ func (s *Set) each(f func(*Profile)) {
 func (s *Set) Configure(next Settings) {
 	old := s.settings.Swap(&next)
 	s.update()
-	trust := old.Trust != next.Trust
+	trust := !accounts.SameRoots(old.Client.RootCAs, next.Client.RootCAs)
 	s.background(func(context.Context) {
 		s.each(func(p *Profile) { p.configure(trust) })
 	})
