@@ -22,6 +22,12 @@ const (
 	// long: see patience.
 	grace      = 250 * time.Millisecond
 	leastGrace = 20 * time.Millisecond
+	// sendBuffer is how much of an answer the kernel may hold, enough for a long
+	// token. Its usual 208 KiB would let a peer that never reads have a hundred
+	// answers made, and 512 of them use up the memory of the unit. It also wakes a
+	// writer only once most of the buffer is empty, so a peer that reads slowly
+	// would look like one that does not read.
+	sendBuffer = 8 << 10
 	// acceptPause is how long after a failure the listener is left alone.
 	acceptPause = 10 * time.Millisecond
 )
@@ -40,8 +46,8 @@ func MaxConns() int {
 // and not root, which has no business here.
 //
 // It holds at most limit connections. For one more it closes the one that has
-// owed a request for the longest; if all of them are being answered, the new
-// one waits.
+// owed a request, or has not read its answer, for the longest; if all of them are
+// being answered, the new one waits.
 type guard struct {
 	net.Listener
 	limit int
@@ -50,7 +56,7 @@ type guard struct {
 	mu      sync.Mutex
 	changed *sync.Cond // a connection ended, or one came to owe a request
 	open    int
-	owing   *list.List // of *conn: those without a complete request, oldest first
+	owing   *list.List // of *conn: those whose peer must act, oldest first
 	closed  bool
 }
 
@@ -116,6 +122,9 @@ func (g *guard) admit(c net.Conn, peer Peer) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = raw.Control(func(fd uintptr) { // if this fails the buffer is only larger
+		_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBuffer)
+	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.open >= g.limit && !g.closed {
@@ -148,13 +157,13 @@ func (g *guard) waitLocked(d time.Duration) {
 	g.changed.Wait()
 }
 
-// closeOldestLocked closes the connection that has owed a request for the
+// closeOldestLocked closes the connection whose peer has owed something for the
 // longest, and at least for as long as patience; or one whose request was refused
 // before it was whole, for which net/http would wait half a second.
 func (g *guard) closeOldestLocked(patience time.Duration) bool {
 	for e := g.owing.Front(); e != nil; e = e.Next() {
 		c := e.Value.(*conn)
-		if c.refused || time.Since(c.owes) >= patience && c.silent() {
+		if c.refused || time.Since(c.owes) >= patience && c.stuckLocked() {
 			c.endLocked()
 			_ = c.Conn.Close() // its goroutine sees that and ends
 			return true
@@ -181,10 +190,12 @@ type conn struct {
 
 	// guard.mu guards these.
 	place *list.Element // in guard.owing; nil while a request is answered
-	owes  time.Time     // since when it has owed one
+	owes  time.Time     // since when its peer has owed a request, or has not read
 	ended bool
 	// refused: it was answered before its request was whole.
 	refused bool
+	unread  bool // a part of the answer is being written
+	stream  bool // the answer is a Stream, which may wait for its peer
 
 	reading sync.Mutex // guards waits, and what is in the socket while it is held
 	waits   bool       // the last read found nothing
@@ -223,21 +234,11 @@ func (c *conn) complete() bool {
 	return true
 }
 
-// Write notes an answer to half a request.
-func (c *conn) Write(p []byte) (int, error) {
-	c.guard.mu.Lock()
-	if c.place != nil {
-		c.refused = true
-		c.guard.changed.Broadcast()
-	}
-	c.guard.mu.Unlock()
-	return c.Conn.Write(p)
-}
-
 // owe says that the answer has gone out.
 func (c *conn) owe() {
 	c.guard.mu.Lock()
 	defer c.guard.mu.Unlock()
+	c.stream = false
 	if !c.ended && c.place == nil {
 		c.oweLocked()
 	}

@@ -301,6 +301,55 @@ func TestARequestThatIsAnsweredIsNeverClosed(t *testing.T) {
 	}
 }
 
+// unreadable is more than the kernel holds for a peer that does not read.
+var unreadable = make([]byte, 1<<20)
+
+func TestWhoDoesNotReadMakesRoom(t *testing.T) {
+	path := serveFew(t, 3, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			_, _ = w.Write(unreadable)
+			return
+		}
+		Reply(w, 200, "", []byte("yes"))
+	})
+	for range 3 {
+		c := connect(t, path)
+		_, err := io.WriteString(c, "GET /long HTTP/1.0\r\n\r\n")
+		do(t, err)
+	}
+	start := time.Now()
+	if got := talk(t, path, "GET / HTTP/1.0\r\n\r\n"); !strings.HasSuffix(got, "yes") || time.Since(start) >= writeTimeout {
+		t.Errorf("no room for a caller beside three that do not read: %q after %v", got, time.Since(start))
+	}
+}
+
+// A stream waits for its peer, whoever else would like its place.
+func TestAStreamMakesNoRoom(t *testing.T) {
+	ended := make(chan error, 1)
+	path := serveFew(t, 1, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stream" {
+			_, err := NewStream(w, r, "text/event-stream").Write(unreadable)
+			ended <- err
+			return
+		}
+		Reply(w, 200, "", []byte("yes"))
+	})
+	stream := connect(t, path)
+	_, err := io.WriteString(stream, "GET /stream HTTP/1.0\r\n\r\n")
+	do(t, err)
+	other := connect(t, path)
+	_, err = io.WriteString(other, "GET / HTTP/1.0\r\n\r\n")
+	do(t, err)
+	time.Sleep(3 * grace)
+	if n, err := io.Copy(io.Discard, stream); err != nil || n < int64(len(unreadable)) {
+		t.Errorf("%d bytes of the stream, %v", n, err)
+	}
+	do(t, <-ended)
+	if got, err := io.ReadAll(other); err != nil || !strings.HasSuffix(string(got), "yes") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // Callers never take the descriptors that a refresh needs.
 func TestCallersLeaveRoomForTheRest(t *testing.T) {
 	var old syscall.Rlimit

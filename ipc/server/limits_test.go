@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,4 +109,57 @@ func TestAnIdleConnectionEndsAfter30Seconds(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c)
 		lasted(t, "the connection", start, 30*time.Second)
 	})
+}
+
+// A stream ends if its peer does not read for 10 s while something waits, and for
+// no other reason.
+func TestAStreamThatIsNotReadEndsAfter10Seconds(t *testing.T) {
+	var ended atomic.Pointer[time.Time]
+	h := func(w http.ResponseWriter, r *http.Request) {
+		out := NewStream(w, r, "text/event-stream")
+		time.Sleep(time.Hour) // nothing waits
+		for {
+			if _, err := io.WriteString(out, "x"); err != nil {
+				now := time.Now()
+				ended.Store(&now)
+				return
+			}
+		}
+	}
+	dawdle(t, h, func(t *testing.T, c net.Conn) {
+		_, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+		do(t, err)
+		b := make([]byte, 4096)
+		for range 30 {
+			if _, err := c.Read(b); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(9900 * time.Millisecond)
+		}
+		start := time.Now()
+		if _, err := c.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if end := ended.Load(); end == nil || end.Sub(start) != 10*time.Second {
+			t.Errorf("began to wait at %v, ended at %v", start, end)
+		}
+	})
+}
+
+// A large buffer would have many answers made for a peer that reads none, and a
+// peer that reads slowly would look like one that does not read.
+func TestTheKernelHoldsLittleOfAnAnswer(t *testing.T) {
+	held := make(chan int, 1)
+	path := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		_ = connOf(r.Context()).raw.Control(func(fd uintptr) {
+			n, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF)
+			do(t, err)
+			held <- n
+		})
+	}, nil)
+	talk(t, path, "GET / HTTP/1.0\r\n\r\n")
+	if n := <-held; n > 16<<10 { // the kernel doubles what it is told
+		t.Errorf("%d bytes", n)
+	}
 }

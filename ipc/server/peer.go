@@ -8,8 +8,8 @@ import (
 )
 
 // A Peer is the process at the other end, as it was when it connected. Its
-// PID is for the audit line only: any program of the same user can run the
-// helper, so nothing is decided by it.
+// PID says whose share of the event streams one is. Otherwise it is for people to
+// read: any program of the same user can run the helper.
 type Peer struct {
 	PID   int
 	UID   int
