@@ -130,6 +130,12 @@ func TestTheSocketUnderFire(t *testing.T) {
 	caller.phase("10,000 passed descriptors")
 	w.halfClose(2_000)
 	caller.phase("half-closed peers")
+	w.streams(4 * time.Second)
+	caller.phase("512 unread event streams")
+	w.unread(4 * time.Second)
+	caller.phase("512 unread answers")
+	w.everything(requests / 10)
+	caller.phase("all of it at once")
 	caller.finish()
 
 	settled := time.Now().Add(40 * time.Second) // an idle connection may stay for 30
@@ -272,11 +278,7 @@ func (w *world) fuzz(n int) (answers map[string]int) {
 			r := rand.New(rand.NewPCG(7, uint64(lane)))
 			buf := make([]byte, 64<<10)
 			for left.Add(-1) >= 0 {
-				c, err := net.Dial("unix", w.socket())
-				if err != nil {
-					w.t.Errorf("nobody listens any more: %v", err)
-					return
-				}
+				c := w.dial()
 				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 				_, _ = c.Write(mutate(r)) // it may be refused in the middle
 				if r.IntN(2) == 0 {
@@ -342,15 +344,13 @@ func (w *world) passDescriptors(n int) {
 	}
 	least := time.Now().Add(time.Second) // so that the caller meets it
 	for sent := 0; sent < n || time.Now().Before(least); sent += len(rights) {
-		c, err := net.Dial("unix", w.socket())
-		must(w.t, err)
+		c := w.dial()
 		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 		said := seeds[sent/len(rights)%len(seeds)]
 		if sent/len(rights)%2 == 0 {
 			said = said[:len(said)/2]
 		}
-		_, _, err = c.(*net.UnixConn).WriteMsgUnix([]byte(said), syscall.UnixRights(rights...), nil)
-		must(w.t, err)
+		_, _, _ = c.(*net.UnixConn).WriteMsgUnix([]byte(said), syscall.UnixRights(rights...), nil) // it may have been closed
 		_ = c.(*net.UnixConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 		_ = c.Close()
@@ -360,8 +360,7 @@ func (w *world) passDescriptors(n int) {
 // halfClose ends n connections at every byte of a request, and never reads.
 func (w *world) halfClose(n int) {
 	for i := range n {
-		c, err := net.Dial("unix", w.socket())
-		must(w.t, err)
+		c := w.dial()
 		said := seeds[i%len(seeds)]
 		_, _ = io.WriteString(c, said[:i%len(said)])
 		_ = c.(*net.UnixConn).CloseWrite()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -41,6 +42,13 @@ func watchEvents(ctx context.Context, l link, profile string, asJSON bool) error
 		return err
 	}
 	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(answer.Body, ipc.MaxAnswer))
+		if err != nil {
+			return err
+		}
+		return refused(client.Answer{Status: answer.StatusCode, Body: body})
+	}
 	lines := bufio.NewScanner(answer.Body)
 	lines.Buffer(nil, ipc.MaxAnswer)
 	for lines.Scan() {

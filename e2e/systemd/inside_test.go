@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 )
@@ -22,6 +23,8 @@ func inside(mode string) int {
 		return timeOne()
 	case "get":
 		return get(os.Args[1], os.Args[2])
+	case "hold":
+		hold(os.Args[1], strings.Repeat("GET "+os.Args[2]+" HTTP/1.1\r\nHost: x\r\n\r\n", 2000))
 	case "probe":
 		return probe(os.Args[1])
 	}
@@ -98,4 +101,27 @@ func get(socket, target string) int {
 		return 1
 	}
 	return 0
+}
+
+// hold keeps 64 connections with unread answers, until it is killed. What is
+// closed comes again.
+func hold(socket, requests string) {
+	for range 64 {
+		go func() {
+			for ; ; time.Sleep(500 * time.Millisecond) {
+				c, err := net.Dial("unix", socket)
+				if err != nil {
+					continue // the backlog is full
+				}
+				if _, err = io.WriteString(c, requests); err == nil {
+					_, err = io.CopyN(io.Discard, c, 1)
+				}
+				if err == nil {
+					_, _ = c.Write(make([]byte, 1<<20)) // waits until the daemon closes it
+				}
+				_ = c.Close()
+			}
+		}()
+	}
+	select {}
 }
