@@ -132,8 +132,11 @@ func (a api) handleAuth(w http.ResponseWriter, r *http.Request) {
 func (a api) handleRefresh(w http.ResponseWriter, r *http.Request) {
 	var body ipc.Named
 	forProfile(a, w, r, &body, &body.Profile, func(p *profile.Profile) (any, *ipc.Problem) {
-		problem := wire(p.Refresh(r.Context()))
-		return a.describe(p.Status()), problem
+		err := p.Refresh(r.Context())
+		if err == refresher.ErrTooSoon {
+			return ipc.Refreshed{ProfileStatus: a.describe(p.Status()), Skipped: true}, nil
+		}
+		return ipc.Refreshed{ProfileStatus: a.describe(p.Status())}, wire(err)
 	})
 }
 

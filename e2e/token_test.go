@@ -193,13 +193,11 @@ func TestEveryFormAndRoute(t *testing.T) {
 
 // A rotating endpoint is one that punishes a lost refresh token.
 func TestRotationOverManyRefreshesAndARestart(t *testing.T) {
-	w := newWorld(t, sandbox.Config{Rotation: sandbox.Rotation{On: true}})
+	w := newWorld(t, sandbox.Config{AccessTTL: time.Second, Rotation: sandbox.Rotation{On: true}})
 	w.start("--store", "memory")
 	w.login()
-	for range 20 {
-		w.must("", "bloq-agent", "refresh")
-	}
-	if s := w.api.Load().Stats(); s.Reuse != 0 || s.Grants["refreshToken"] != 20 {
+	w.eventually("20 exchanges", func() bool { return w.api.Load().Stats().Grants["refreshToken"] >= 20 })
+	if s := w.api.Load().Stats(); s.Reuse != 0 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -219,6 +219,14 @@ type ProfileStatus struct {
 	Sinks     []SinkStatus `json:"sinks,omitempty"`
 }
 
+// Refreshed is the answer of POST /v1/refresh.
+type Refreshed struct {
+	ProfileStatus
+	// Skipped says that the token was not replaced, because callers have had it
+	// replaced often a moment ago.
+	Skipped bool `json:"skipped,omitempty"`
+}
+
 // SinkStatus is one file that a profile's token is kept in.
 type SinkStatus struct {
 	Path   string `json:"path"`

@@ -19,7 +19,6 @@ type outcome struct {
 type loop struct {
 	*Refresher
 	results chan outcome // of the attempt under way
-	busy    bool
 
 	unsaved  []byte // a rotated refresh token that the store has not taken yet
 	saveAt   instant
@@ -60,7 +59,7 @@ func (l *loop) step(ctx context.Context) bool {
 	case w := <-l.wake:
 		l.woken(w)
 	case o := <-l.results:
-		l.busy = false
+		l.busy.Store(false) // before it publishes: see Refresh
 		l.take(o)
 		if l.pending {
 			l.heed(l.pendingAnew)
@@ -74,7 +73,7 @@ func (l *loop) step(ctx context.Context) bool {
 // under way.
 func (l *loop) untilNext() time.Duration {
 	const never = 365 * 24 * time.Hour
-	if l.busy {
+	if l.busy.Load() {
 		return never
 	}
 	at, now := l.current.Load().next, l.now()
@@ -89,7 +88,7 @@ func (l *loop) untilNext() time.Duration {
 
 func (l *loop) due() {
 	now := l.now()
-	if l.busy {
+	if l.busy.Load() {
 		return
 	}
 	if l.unsaved != nil && now.until(l.saveAt) <= 0 {
@@ -104,23 +103,28 @@ func (l *loop) due() {
 // woken: a caller that lost the race with the last publication may still
 // deliver its wake. Serving it would spend a second exchange, so a generation
 // already replaced is ignored, and so is a wish that comes too soon after a
-// failure; such callers have been woken by the publication itself.
+// failure or after other wishes; such callers have been woken by the publication
+// itself.
 func (l *loop) woken(w wake) {
 	if w.hint {
 		l.hinted()
 		return
 	}
 	s, now := l.current.Load(), l.now()
-	if l.busy || w.generation != s.Generation {
+	if l.busy.Load() || w.generation != s.Generation {
 		return
 	}
 	worth := s.worthAttempt(now)
 	if w.forced {
-		worth = !s.failedWithin(forcedGap, now)
+		worth = !s.failedWithin(forcedGap, now) && !s.tooSoon(now)
 	}
-	if worth {
-		l.start(l.attempt)
+	if !worth {
+		return
 	}
+	if s.next.isZero() || now.until(s.next) > 0 { // else the timer would start it
+		l.config.Wishes.spend(now)
+	}
+	l.start(l.attempt)
 }
 
 // clockWasSet reports whether the wall clock was set since the last call. It can be
@@ -138,7 +142,7 @@ func (l *loop) hinted() {
 	now := l.now()
 	anew := l.hintAt.isZero() || l.hintAt.until(now) >= hintQuiet
 	l.hintAt = now
-	if l.busy {
+	if l.busy.Load() {
 		l.pending, l.pendingAnew = true, l.pendingAnew || anew
 		return
 	}
@@ -160,7 +164,7 @@ func (l *loop) heed(anew bool) {
 // start runs f beside the loop, which stays able to hear its context and to
 // swallow wakes. The goroutine ends when f does; finish waits for it.
 func (l *loop) start(f func() outcome) {
-	l.busy = true
+	l.busy.Store(true)
 	go func() { l.results <- f() }()
 }
 
@@ -212,6 +216,7 @@ func (l *loop) take(o outcome) {
 	default: // only a save
 		next = s.again()
 	}
+	next.wishes = *l.config.Wishes
 	l.takeSave(o, now)
 	next.SaveErr = o.saveErr
 	if o.unsaved != nil && o.saveErr == nil {
@@ -254,7 +259,7 @@ func (l *loop) publish(next *Snapshot) {
 // finish ends the loop in good order: what an exchange under way brings is
 // kept, and a refresh token that is not saved gets one more chance.
 func (l *loop) finish() {
-	if l.busy {
+	if l.busy.Load() {
 		l.take(<-l.results)
 	}
 	if l.unsaved != nil {

@@ -67,6 +67,9 @@ type Config struct {
 	// Unsaved is a refresh token that a predecessor could not save, or nil.
 	Unsaved []byte
 
+	// Wishes are those of the profile; if nil, of this Refresher alone.
+	Wishes *Wishes
+
 	// Clock is the time; RuntimeClock if nil.
 	Clock Clock
 
@@ -79,6 +82,7 @@ type Config struct {
 type Refresher struct {
 	config  Config
 	current atomic.Pointer[Snapshot]
+	busy    atomic.Bool // an attempt is under way
 
 	// wake is unbuffered on purpose: a buffered wake outlives the need for it
 	// and buys a second exchange after a burst.
@@ -100,6 +104,9 @@ func New(c Config) *Refresher {
 	if c.Clock == nil {
 		c.Clock = RuntimeClock()
 	}
+	if c.Wishes == nil {
+		c.Wishes = &Wishes{}
+	}
 	r := &Refresher{config: c, wake: make(chan wake), ending: make(chan struct{}), done: make(chan struct{})}
 	first := &Snapshot{Generation: c.Generation, clock: c.Clock, changed: make(chan struct{})}
 	now := r.now()
@@ -113,6 +120,7 @@ func New(c Config) *Refresher {
 			first.attemptIn(0, now)
 		}
 	}
+	first.wishes = *c.Wishes
 	r.current.Store(first)
 	return r
 }
@@ -155,13 +163,17 @@ func (r *Refresher) Token(ctx context.Context, minTTL time.Duration) (Token, err
 
 // Refresh replaces the token now, whatever its age, and returns what came of
 // it. It joins an exchange that is under way. Within forcedGap of a failure it
-// returns that failure.
+// returns that failure. If callers have wished for too many exchanges, it returns
+// ErrTooSoon and what came of the last one.
 func (r *Refresher) Refresh(ctx context.Context) (*Snapshot, error) {
 	before := r.current.Load()
 	for {
-		s := r.current.Load()
-		if s.Exchanges > before.Exchanges || s.failedWithin(forcedGap, r.now()) {
+		s, now := r.current.Load(), r.now()
+		switch {
+		case s.Exchanges > before.Exchanges, s.failedWithin(forcedGap, now):
 			return s, nil
+		case s.tooSoon(now) && !r.busy.Load(): // after s: if it is true, s will be replaced
+			return s, ErrTooSoon
 		}
 		if err := r.await(ctx, s, wake{generation: s.Generation, forced: true}); err != nil {
 			return r.current.Load(), err

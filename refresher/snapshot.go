@@ -35,8 +35,9 @@ type Snapshot struct {
 	// NextAttempt may be sooner.
 	Hinted bool
 
-	steps       int  // failures in a row since the backoff began
-	wished      bool // next is when the endpoint wants it
+	steps       int    // failures in a row since the backoff began
+	wished      bool   // next is when the endpoint wants it
+	wishes      Wishes // those of callers
 	clock       Clock
 	lifetime    time.Duration // from issue to expiry
 	expiry      instant       // by both clocks
@@ -198,7 +199,7 @@ func (s *Snapshot) lives(now instant, minTTL time.Duration) bool {
 // than requestGap after one that failed, and not once a person must act. So
 // ten thousand requests during an outage cost one attempt per requestGap. The
 // endpoint's own wish (Retry-After) holds as long as there is a token that can be
-// served meanwhile.
+// served meanwhile. So does the limit of callers' wishes.
 func (s *Snapshot) worthAttempt(now instant) bool {
 	if s.Class == NeedsLogin || s.Class == Configuration {
 		return false
@@ -206,7 +207,7 @@ func (s *Snapshot) worthAttempt(now instant) bool {
 	if s.wished && s.valid(now) && now.until(s.next) > 0 {
 		return false
 	}
-	return !s.failedWithin(requestGap, now)
+	return !s.failedWithin(requestGap, now) && !s.tooSoon(now)
 }
 
 // failedWithin reports whether the last exchange failed less than d ago.

@@ -25,9 +25,13 @@ func refreshCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var s ipc.ProfileStatus
+			var s ipc.Refreshed
 			if err := l.post(ipc.RouteRefresh, ipc.Named{Profile: profile}, &s); err != nil {
 				return err
+			}
+			if s.Skipped {
+				ago := time.Since(s.IssuedAt).Round(time.Second)
+				return printf("%s was refreshed %d s ago; access token good until %s\n", s.Profile, int(ago.Seconds()), clockTime(s.ExpiresAt))
 			}
 			return printf("refreshed %s; access token good until %s\n", s.Profile, clockTime(s.ExpiresAt))
 		}),

@@ -29,6 +29,7 @@ func TestAnOlderItemInTheStoreDoesNotWin(t *testing.T) {
 				b := rig.broken(t)
 				refresh := func() {
 					t.Helper()
+					time.Sleep(5 * time.Second) // or it is too soon
 					snapshot, err := rig.r.Refresh(t.Context())
 					do(t, err)
 					if snapshot.Class != refresher.None {

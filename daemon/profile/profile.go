@@ -21,9 +21,10 @@ type Profile struct {
 	change     turn.Mutex // replace holds it, over I/O too; no reader takes it
 	ended      bool       // by a logout, which may not be on record; change guards it
 	state      atomic.Pointer[state]
-	generation atomic.Uint64 // of the last token published, over all states
-	rejected   atomic.Int64  // when RejectedByAPI last started a refresh, by Boottime
-	dropping   atomic.Bool   // dropLater runs
+	generation atomic.Uint64    // of the last token published, over all states
+	wishes     refresher.Wishes // over all states; the refresher that runs uses it
+	rejected   atomic.Int64     // when RejectedByAPI last started a refresh, by Boottime
+	dropping   atomic.Bool      // dropLater runs
 }
 
 // A state is what a profile is between two changes. It is never modified.
@@ -153,7 +154,8 @@ func (p *Profile) AccountToken(ctx context.Context) (value store.Secret, expiry 
 // Generation is the number of the last token that was published.
 func (p *Profile) Generation() uint64 { return p.generation.Load() }
 
-// Refresh replaces the access token now.
+// Refresh replaces the access token now. If it is too soon for that, and the last
+// exchange did not fail, the error is refresher.ErrTooSoon.
 func (p *Profile) Refresh(ctx context.Context) error {
 	s, err := p.serving(ctx)
 	if err != nil {
@@ -161,12 +163,12 @@ func (p *Profile) Refresh(ctx context.Context) error {
 	}
 	snapshot, err := s.refresher.Refresh(ctx)
 	switch {
-	case err != nil:
+	case err != nil && err != refresher.ErrTooSoon:
 		return &Problem{Kind: Unavailable, Phase: Serving, Detail: p.name + ": the token endpoint has not answered yet", Hint: "bloq-agent status"}
 	case snapshot.Class != refresher.None:
 		return p.tokenProblem(&refresher.Error{Class: snapshot.Class, Next: snapshot.NextAttempt(), Err: snapshot.Err})
 	}
-	return nil
+	return err
 }
 
 // rejectGap is the least time between two refreshes for tokens that a server is
@@ -175,11 +177,14 @@ func (p *Profile) Refresh(ctx context.Context) error {
 const rejectGap = time.Minute
 
 // Reject reports that a server refused token. If it is the one that is served, a
-// refresh starts and Reject returns true. Any other token was replaced already, or
-// was never ours.
+// refresh starts and Reject returns true, unless there were too many a moment ago. Any
+// other token was replaced already, or was never ours.
 func (p *Profile) Reject(token []byte) bool {
 	s := p.state.Load()
-	if s.phase != Serving || !s.refresher.Snapshot().Holds(token) {
+	if s.phase != Serving {
+		return false
+	}
+	if now := s.refresher.Snapshot(); !now.Holds(token) || now.TooSoon() {
 		return false
 	}
 	now := int64(p.set.clock.Boottime())

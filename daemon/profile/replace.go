@@ -165,7 +165,7 @@ func start(p *Profile, s *state, todo plan) {
 	}
 	r := refresher.New(refresher.Config{
 		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved.Reveal(),
-		Clock: p.set.clock, AtOnce: again,
+		Wishes: &p.wishes, Clock: p.set.clock, AtOnce: again,
 		Observe: func(previous, current *refresher.Snapshot) { observe(p, l, previous, current) },
 	})
 	l.begin(r, !from.unsaved.IsZero(), lost && from.unsaved.IsZero())

@@ -321,12 +321,15 @@ func tryAgain(p *Profile, s *state) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		// A wish within a second of a failure gets that failure.
-		soon, stop := p.set.clock.After(time.Second)
-		defer stop()
-		select {
-		case <-soon:
-			_, _ = s.refresher.Refresh(ctx) // Published tells what came of it
-		case <-ctx.Done():
+		for err := refresher.ErrTooSoon; err == refresher.ErrTooSoon; {
+			soon, stop := p.set.clock.After(time.Second)
+			select {
+			case <-soon:
+				_, err = s.refresher.Refresh(ctx) // Published tells what came of it
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+			stop()
 		}
 	})
 }

@@ -1,0 +1,39 @@
+package refresher
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrTooSoon says that a wish was not granted, because callers have wished for many
+// exchanges a moment ago.
+var ErrTooSoon = errors.New("refreshed a moment ago")
+
+const (
+	// Callers' wishes start wishBurst exchanges at once, and then one every wishGap:
+	// a loop must not hammer the endpoint. After wishGap without one there is always
+	// a wish left, so the promise of an attempt every requestGap holds.
+	wishBurst = 3
+	wishGap   = 5 * time.Second
+)
+
+// Wishes is what callers' wishes may still cost: a token bucket. It is full at first.
+// It belongs to a profile and outlives its Refreshers, which use it one at a time.
+type Wishes struct {
+	full time.Duration // when it is full again, by Boottime
+}
+
+func (w Wishes) left(now instant) bool { return w.full-now.boot <= (wishBurst-1)*wishGap }
+
+func (w *Wishes) spend(now instant) {
+	w.full = min(max(w.full, now.boot)+wishGap, now.boot+wishBurst*wishGap)
+}
+
+// TooSoon reports whether Refresh would return ErrTooSoon.
+func (s *Snapshot) TooSoon() bool { return s.tooSoon(read(s.clock)) }
+
+// tooSoon: while there is neither a token nor a failure to answer with, a wish is
+// always granted.
+func (s *Snapshot) tooSoon(now instant) bool {
+	return !s.wishes.left(now) && (s.valid(now) || s.Class != None)
+}
