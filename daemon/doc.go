@@ -25,6 +25,7 @@
 //	systemd.Watchdog             Run, under systemd    ctx ends
 //	sink.Keeper.attend           Keeper.Wake, Settle   there is nothing to do for its file; a hung disk keeps it
 //	sink.Keeper.command          attend                the command ends, or is killed (10 s, or Run returns)
+//	backlog.run                  NewLogger             the process does: its write may hang
 //	two of wake.Clock's          New                   the daemon stops
 //	Keyring.Watch's              a storeWatch          its context ends
 //

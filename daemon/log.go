@@ -15,35 +15,48 @@ import (
 
 // NewLogger writes to f as format says: json, console, or auto, which is the
 // journal where f is connected to it, console on a terminal, and json elsewhere.
-func NewLogger(f *os.File, format string) (zerolog.Logger, error) {
+// The log waits for no reader; drain waits a moment for the last lines to be read.
+func NewLogger(f *os.File, format string) (log zerolog.Logger, drain func(), err error) {
+	out, err := logWriter(f, format)
+	if err != nil {
+		return zerolog.Nop(), nil, err
+	}
+	b := newBacklog(out)
+	log = zerolog.New(b)
+	if _, journal := out.(journalWriter); !journal { // it has times of its own
+		log = log.With().Timestamp().Logger()
+	}
+	return log, b.drain, nil
+}
+
+func logWriter(f *os.File, format string) (zerolog.LevelWriter, error) {
 	// Times of a second are enough for people and too coarse for tests.
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	switch format {
 	case "auto", "":
 		if j := systemd.OnStderr(); j != nil && f == os.Stderr { // f is stderr except in tests
-			return zerolog.New(journalWriter{j}), nil
+			return journalWriter{j}, nil
 		}
 		if !term.IsTerminal(int(f.Fd())) {
-			return jsonLogger(f), nil
+			return levels(visibleWriter{f}), nil
 		}
 	case "json":
-		return jsonLogger(f), nil
+		return levels(visibleWriter{f}), nil
 	case "console":
 	default:
-		return zerolog.Nop(), fmt.Errorf("%q: auto, json or console", format)
+		return nil, fmt.Errorf("%q: auto, json or console", format)
 	}
 	colour := term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
-	return zerolog.New(zerolog.ConsoleWriter{
+	return levels(zerolog.ConsoleWriter{
 		Out: f, TimeFormat: time.TimeOnly, NoColor: !colour,
 		// Strings in fields are quoted by the writer itself; messages and lists not.
 		FormatPrepare:    visibleMessage,
 		FormatFieldValue: func(v any) string { return ipc.Visible(fmt.Sprintf("%s", v)) },
-	}).With().Timestamp().Logger(), nil
+	}), nil
 }
 
-func jsonLogger(f *os.File) zerolog.Logger {
-	return zerolog.New(visibleWriter{f}).With().Timestamp().Logger()
-}
+// levels is w for lines of every level.
+func levels(w io.Writer) zerolog.LevelWriter { return zerolog.LevelWriterAdapter{Writer: w} }
 
 // A visibleWriter is for lines of JSON, which may be read on a terminal too.
 type visibleWriter struct{ w io.Writer }
@@ -62,13 +75,11 @@ func visibleMessage(event map[string]any) error {
 	return nil
 }
 
-// A journalWriter is a zerolog.LevelWriter. It ignores an entry that cannot be
-// sent, because there is no other place to report it.
+// A journalWriter is a zerolog.LevelWriter.
 type journalWriter struct{ journal *systemd.Journal }
 
 func (w journalWriter) Write(p []byte) (int, error) { return w.WriteLevel(zerolog.NoLevel, p) }
 
 func (w journalWriter) WriteLevel(level zerolog.Level, p []byte) (int, error) {
-	_ = w.journal.Send(level.String(), p)
-	return len(p), nil
+	return len(p), w.journal.Send(level.String(), p)
 }

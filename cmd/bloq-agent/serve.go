@@ -40,10 +40,14 @@ func serveCommand() *cobra.Command {
 			if err := mustExist(cmd, path); err != nil {
 				return err
 			}
-			log, err := daemon.NewLogger(os.Stderr, format)
+			// A handler of our own, so that a reader of stderr who leaves does not end
+			// the process. It is not Ignore, which the commands of sinks would inherit.
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+			log, drain, err := daemon.NewLogger(os.Stderr, format)
 			if err != nil {
 				return fail(ipc.ExitUsage, "bloq-agent serve --help", "--log-format %v", err)
 			}
+			defer drain()
 			if hardened != nil {
 				log.Warn().Err(hardened).Msg("the process is open to other programs; going on")
 			}

@@ -66,7 +66,7 @@ func TestAHangIsNoticed(t *testing.T) {
 	t.Parallel()
 	h := ready(t)
 	u := h.userUnit("alice")
-	u.dropIn("quick", "[Service]\nWatchdogSec=2\n")
+	u.quick()
 	h.serving()
 	time.Sleep(5 * time.Second) // more than two of its times, well fed
 	if n := u.restarts(); n != 0 {
