@@ -64,6 +64,7 @@ type Daemon struct {
 // another daemon has the state directory.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{options: o, log: o.Log, outside: o.Outside, tokens: systemd.NewKeeper()}
+	d.told.line = make(chan struct{}, 1)
 	d.told.days, d.told.skew = map[string]int64{}, map[string]bool{}
 	if d.outside == nil {
 		d.outside = machine(o.Listener, d.log)
@@ -100,7 +101,8 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	d.confine()
 	d.log.Info().Str("socket", d.options.socket()).Str("version", d.options.Version).
 		Int("profiles", len(d.profiles())).Str("tokens_kept", d.tokens.State()).Msg("started")
-	systemd.Ready(d.statusLine())
+	systemd.Ready()
+	go tells.keepStatusLine(ctx)
 	go systemd.Watchdog(ctx, d.answers, func(err error) { d.log.Warn().Err(err).Msg("the socket does not answer") })
 	for {
 		select {
@@ -112,7 +114,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 		case <-reload:
 			systemd.Reloading()
 			d.reload()
-			systemd.Ready(d.statusLine())
+			systemd.Ready()
 		case <-changed:
 			d.reloadChanged()
 		case <-d.recheck():

@@ -22,8 +22,9 @@
 //	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
 //	callers.Ring.Run             Run                   ctx ends
 //	Daemon.keepTokensFresh       Run                   ctx ends
+//	narrator.keepStatusLine      Run, under systemd    ctx ends
 //	systemd.Watchdog             Run, under systemd    ctx ends
-//	sink.Keeper.attend           Keeper.Wake, Settle   there is nothing to do for its file; a hung disk keeps it
+//	sink.Keeper.attend           its Wake, Touch, …    there is nothing to do for its file; a hung disk keeps it
 //	sink.Keeper.command          attend                the command ends, or is killed (10 s, or Run returns)
 //	backlog.run                  NewLogger             the process does: its write may hang
 //	two of wake.Clock's          New                   the daemon stops

@@ -51,13 +51,16 @@ func serves(p *profile.Profile) bool { return p.Status().Phase == profile.Servin
 
 // statusOf describes the profile called name; nil if there is none.
 func (d *Daemon) statusOf(name string) *ipc.ProfileStatus {
-	for _, p := range d.profiles() {
-		if p.Name() == name {
-			s := d.describe(p.Status())
-			return &s
-		}
+	set := d.state.set.Load()
+	if set == nil {
+		return nil
 	}
-	return nil
+	p, known := set.Lookup(name)
+	if !known {
+		return nil
+	}
+	s := d.describe(p.Status())
+	return &s
 }
 
 // describe is s as the socket tells it. It asks neither a store nor the endpoint,

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,7 +9,6 @@ import (
 
 	"bloq-agent/accounts"
 	"bloq-agent/daemon/profile"
-	"bloq-agent/daemon/systemd"
 	"bloq-agent/ipc"
 	"bloq-agent/refresher"
 
@@ -22,6 +20,7 @@ type told struct {
 	lost     atomic.Bool // access tokens will not survive a restart
 	refusals seldom
 	troubles seldom
+	line     chan struct{} // holds one: the line of status is another now
 
 	mu   sync.Mutex
 	days map[string]int64 // by profile: days before the end of its login
@@ -79,8 +78,11 @@ func (n narrator) heardOf(e profile.Event) {
 		if e.Previous == nil || e.Current == nil || e.Previous.Generation != e.Current.Generation {
 			n.tokens.Changed()
 		}
-		n.sinks.Wake()
-		systemd.Status(n.statusLine())
+		n.sinks.Touch(e.Profile)
+		select {
+		case n.told.line <- struct{}{}:
+		default: // it is due already
+		}
 	}
 }
 
@@ -225,29 +227,4 @@ func endWarning(end, now time.Time) int64 {
 		}
 	}
 	return 0
-}
-
-// statusLine is the line that `systemctl --user status` shows.
-func (d *Daemon) statusLine() string {
-	set := d.state.set.Load()
-	if set == nil {
-		return "the profiles cannot be read; bloq-agent status"
-	}
-	var parts []string
-	for _, p := range set.Profiles() {
-		now := p.Status()
-		s := d.describe(now)
-		part := fmt.Sprintf("%s: %s", s.Profile, s.State)
-		if now.Problem != nil {
-			part = now.Problem.Error() // it begins with the profile's name
-		}
-		if !s.NextRefresh.IsZero() {
-			part += ", next refresh " + s.NextRefresh.Local().Format(time.TimeOnly)
-		}
-		parts = append(parts, part)
-	}
-	if parts == nil {
-		return "no profile yet; bloq-agent login"
-	}
-	return ipc.Visible(strings.Join(parts, "; ")) // a line of its own would be another word to systemd
 }

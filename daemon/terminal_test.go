@@ -85,5 +85,5 @@ func TestAStatusIsOneLineToSystemd(t *testing.T) {
 	do(t, err)
 	t.Cleanup(d.Close)
 	d.state.start(true)
-	oneLine(t, "status", d.statusLine())
+	oneLine(t, "status", statusLine(d))
 }

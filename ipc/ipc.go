@@ -53,7 +53,7 @@ const (
 const (
 	MaxBody   = 128 << 10 // bytes in a request's body
 	MaxHeader = 8 << 10   // bytes in a request's line and headers
-	MaxAnswer = 1 << 20   // bytes of an answer that a client is willing to hold
+	MaxAnswer = 4 << 20   // bytes of an answer that a client is willing to hold
 	MaxPath   = 107       // bytes in a socket's path (sockaddr_un, unix(7))
 )
 

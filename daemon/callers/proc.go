@@ -15,7 +15,7 @@ import (
 
 const (
 	// maxName is in bytes, of which JSON makes up to six times as many. A client
-	// accepts an answer of 1 MiB.
+	// accepts an answer of 4 MiB.
 	maxName = 192
 	tick    = 10 * time.Millisecond // the unit of times in /proc
 )

@@ -62,7 +62,7 @@ func New(t *testing.T, room int) *Manager {
 }
 
 func (m *Manager) hear() bool {
-	data, oob := make([]byte, 4096), make([]byte, 256)
+	data, oob := make([]byte, 4097), make([]byte, 256)
 	n, oobn, _, _, err := m.conn.ReadMsgUnix(data, oob)
 	if err != nil {
 		return false
@@ -74,6 +74,10 @@ func (m *Manager) hear() bool {
 		for _, fd := range fds {
 			files = append(files, os.NewFile(uintptr(fd), ""))
 		}
+	}
+	if n > 4096 { // systemd drops it as a whole
+		closeAll(files)
+		return true
 	}
 	m.take(string(data[:n]), files)
 	return true

@@ -122,6 +122,17 @@ func (k *Keeper) Wake() {
 	k.wake()
 }
 
+// Touch has the files of profile looked at. It never blocks.
+func (k *Keeper) Touch(profile string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, f := range k.files {
+		if f.want.Profile == profile || f.have.Profile == profile {
+			k.poke(f)
+		}
+	}
+}
+
 func (k *Keeper) wake() {
 	if k.files == nil {
 		return
@@ -312,32 +323,4 @@ func (k *Keeper) command(f *file) {
 		k.mu.Unlock()
 		k.options.On(e)
 	}
-}
-
-// Settle returns when every file of profile, or of all if that is "", is as it
-// should be or has failed to be, or when ctx ends. It returns those that should
-// be gone and may be there.
-func (k *Keeper) Settle(ctx context.Context, profile string) []Unremoved {
-	waits := map[*file]chan struct{}{}
-	k.mu.Lock()
-	k.wake()
-	for _, f := range k.files {
-		if f.idle != nil && (profile == "" || f.owner() == profile) {
-			waits[f] = f.idle
-		}
-	}
-	k.mu.Unlock()
-	for f, idle := range waits {
-		select {
-		case <-idle:
-			continue
-		case <-ctx.Done():
-		}
-		select {
-		case <-idle:
-		default:
-			k.settled(f, ErrNoAnswer, func() { f.leaving = true })
-		}
-	}
-	return k.unremoved(func(f *file) bool { return waits[f] != nil })
 }

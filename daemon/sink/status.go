@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,34 @@ type Status struct {
 type Unremoved struct {
 	Profile, Path string
 	Err           error
+}
+
+// Settle returns when every file of profile, or of all if that is "", is as it
+// should be or has failed to be, or when ctx ends. It returns those that should
+// be gone and may be there.
+func (k *Keeper) Settle(ctx context.Context, profile string) []Unremoved {
+	waits := map[*file]chan struct{}{}
+	k.mu.Lock()
+	k.wake()
+	for _, f := range k.files {
+		if f.idle != nil && (profile == "" || f.owner() == profile) {
+			waits[f] = f.idle
+		}
+	}
+	k.mu.Unlock()
+	for f, idle := range waits {
+		select {
+		case <-idle:
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case <-idle:
+		default:
+			k.settled(f, ErrNoAnswer, func() { f.leaving = true })
+		}
+	}
+	return k.unremoved(func(f *file) bool { return waits[f] != nil })
 }
 
 // Status is that of a profile's sinks, in the order of the configuration.

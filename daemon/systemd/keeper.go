@@ -38,7 +38,7 @@ type descriptorStore interface {
 
 const (
 	keptVersion = 1
-	keptMax     = 1 << 20 // bytes
+	keptMax     = 4 << 20 // bytes; a token of 2 KiB for each of a thousand profiles
 )
 
 // kept is what a file holds. Of two files the one with the higher Serial counts.

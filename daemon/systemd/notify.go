@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -12,11 +13,25 @@ import (
 // notifyTimeout bounds one message to systemd. Refreshers wait for it.
 const notifyTimeout = 100 * time.Millisecond
 
-// Ready reports the end of the start, or of a reload, with a line of status.
-func Ready(status string) { notify(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+// Ready reports the end of the start, or of a reload. It carries no status, whose
+// length could cost the whole message.
+func Ready() { notify(daemon.SdNotifyReady) }
 
-// Status sets the line that `systemctl status` shows.
-func Status(line string) { notify("STATUS=" + line) }
+// MaxStatus is the longest line of status, in bytes. systemd drops messages above
+// 4,096, and people read one line.
+const MaxStatus = 1024
+
+// Status sets the line that `systemctl status` shows. It cuts what is longer than
+// MaxStatus.
+func Status(line string) {
+	if len(line) > MaxStatus {
+		line = strings.ToValidUTF8(line[:MaxStatus-len("…")], "") + "…"
+	}
+	notify("STATUS=" + line)
+}
+
+// Managed reports whether there is a service manager to notify.
+func Managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
 // Reloading reports the begin of a reload. Ready ends it. systemd wants the time
 // of CLOCK_MONOTONIC with it (sd_notify(3)).

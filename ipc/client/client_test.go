@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"bloq-agent/ipc"
 )
 
 // serve answers the connections to a new socket with the given functions, one
@@ -84,11 +86,20 @@ func TestAnAnswerThatIsNotOursIsRefused(t *testing.T) {
 		"HTTP/1.0 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
 		"HTTP/1.0 abc OK\r\nContent-Length: 0\r\n\r\n",
 		"SSH-2.0-OpenSSH\r\n\r\n",
-		strings.Repeat("x", 2<<20),
+		strings.Repeat("x", ipc.MaxAnswer+1<<20),
 	} {
 		if a, err := Do(serve(t, say(s)), Request{Target: "/", Timeout: 5 * time.Second}); err != ErrBadAnswer {
 			t.Errorf("%.40q: %q, %v", s, a.Body, err)
 		}
+	}
+}
+
+// A thousand profiles are described in 1 MB.
+func TestALongAnswerIsRead(t *testing.T) {
+	const length = 3 << 20
+	long := "HTTP/1.0 200 OK\r\nContent-Length: " + strconv.Itoa(length) + "\r\n\r\n" + strings.Repeat("x", length)
+	if a, err := Do(serve(t, say(long)), Request{Target: "/", Timeout: 20 * time.Second}); err != nil || len(a.Body) != length {
+		t.Errorf("%d bytes, %v", len(a.Body), err)
 	}
 }
 
