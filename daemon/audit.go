@@ -63,7 +63,7 @@ func (a *audit) begin(answer string) {
 		_, route, _ := strings.Cut(strings.TrimSuffix(a.request.Pattern, "dialect/{name}"), " /v1/")
 		a.record.Asked = cmp.Or(route, "unknown")
 	}
-	if a.record.PID != os.Getpid() { // not the watchdog
+	if a.record.PID != os.Getpid() { // the daemon asks itself nothing that counts
 		a.ring.Add(a.caller, a.record)
 	}
 }

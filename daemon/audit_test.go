@@ -140,7 +140,7 @@ func TestNothingIsLoggedOfAnOrdinaryRequest(t *testing.T) {
 	}
 }
 
-// The watchdog asks twice a minute. It would fill the ring.
+// What the daemon asks of itself would fill the ring.
 func TestTheDaemonsOwnRequestsAreNotRecorded(t *testing.T) {
 	d := &Daemon{log: zerolog.Nop(), outside: &Outside{Clock: bootClock(t)}}
 	path := filepath.Join(t.TempDir(), "s")

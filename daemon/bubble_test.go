@@ -159,6 +159,7 @@ func (s *served) Serve() error {
 func (s *served) Shutdown(context.Context) error { close(s.closed); return nil }
 func (s *served) Close() error                   { return nil }
 func (s *served) CloseIdle()                     {}
+func (s *served) Turns() uint64                  { return 0 }
 
 // startDaemon runs a daemon until the test ends. What it returns answers.
 func startDaemon(t *testing.T, dir string, now clock, dial func(context.Context, string, string) (net.Conn, error)) *served {

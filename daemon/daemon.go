@@ -95,30 +95,24 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	go func() { served <- d.server.Serve() }()
 	go d.callers.Run(ctx)
 	go d.keepTokensFresh(ctx)
-	changed := d.watch(ctx)
 	d.outside.WatchMachine(ctx, d.hint, func(what string, err error) { d.log.Debug().Err(err).Msg(what) })
-	d.reloadChanged() // what was written before the watch stood
 	d.confine()
 	d.log.Info().Str("socket", d.options.socket()).Str("version", d.options.Version).
 		Int("profiles", len(d.profiles())).Str("tokens_kept", d.tokens.State()).Msg("started")
 	systemd.Ready()
 	go tells.keepStatusLine(ctx)
-	go systemd.Watchdog(ctx, d.answers, func(err error) { d.log.Warn().Err(err).Msg("the socket does not answer") })
-	for {
+	go d.keepConfig(ctx, reload)
+	beat := newPulse()
+	go systemd.Watchdog(ctx, alive(d.server.Turns, beat.turns), func(err error) { d.log.Warn().Err(err).Msg("no sign of life for the watchdog") })
+	for { // it touches no file: the watchdog looks at it
 		select {
 		case <-ctx.Done():
 			return d.shutdown(served)
 		case err := <-served:
 			d.state.close()
 			return fmt.Errorf("serving: %w", err)
-		case <-reload:
-			systemd.Reloading()
-			d.reload()
-			systemd.Ready()
-		case <-changed:
-			d.reloadChanged()
-		case <-d.recheck():
-			d.reloadMended()
+		case <-beat.asked:
+			beat.count.Add(1)
 		}
 	}
 }

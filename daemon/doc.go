@@ -3,7 +3,8 @@
 //
 // It promises that a bad configuration, records that cannot be read, an
 // unreachable endpoint and a store that does not answer each become an answer that
-// says so, not an exit. Nothing that it logs, answers on an error, or shows in its
+// says so, not an exit. A disk that does not answer holds up no request and no sign of
+// life. Nothing that it logs, answers on an error, or shows in its
 // status holds a secret.
 //
 // # Goroutines
@@ -18,7 +19,9 @@
 //	Profile.dropLater            a profile             the copy that was left is deleted, or the Set closes
 //	Set.background's             a profile, Configure  its exchange or its looks are over
 //	Set.each's                   its caller, waiting   f returns
-//	config.Watch's               Run                   ctx ends
+//	Daemon.keepConfig            Run                   ctx ends; a hung disk keeps it
+//	config.Watch's               keepConfig            ctx ends; a hung disk keeps it
+//	store.Glance.Look's          a request             its look at the disk is over
 //	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
 //	callers.Ring.Run             Run                   ctx ends
 //	Daemon.keepTokensFresh       Run                   ctx ends

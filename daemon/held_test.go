@@ -1,3 +1,5 @@
+//go:build linux
+
 package daemon
 
 import (
@@ -13,12 +15,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"bloq-agent/accounts"
 	"bloq-agent/accounts/sandbox"
+	"bloq-agent/daemon/notifytest"
 	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
 	"bloq-agent/ipc/server"
@@ -38,11 +43,15 @@ type agent struct {
 	api  *sandbox.Server
 	url  string
 	sink string
+	told *notifytest.Manager
 }
 
 func newAgent(t *testing.T) *agent {
 	t.Helper()
 	a := &agent{t: t, disk: storetest.HoldDisk(t), sink: filepath.Join(t.TempDir(), "token")}
+	a.told = notifytest.New(t, 3)
+	t.Setenv("NOTIFY_SOCKET", a.told.Path)
+	t.Setenv("WATCHDOG_USEC", "100000")
 	var err error
 	a.api, err = sandbox.New(sandbox.Config{Rotation: sandbox.Rotation{On: true}})
 	do(t, err)
@@ -127,6 +136,26 @@ func (a *agent) ask(method, route string, body []byte, want int) error {
 	return nil
 }
 
+// alive wants the watchdog to be fed from now on.
+func (a *agent) alive() {
+	a.t.Helper()
+	fed := func(said []string) (n int) {
+		for _, s := range said {
+			if s == "WATCHDOG=1" {
+				n++
+			}
+		}
+		return n
+	}
+	before := -1
+	a.told.Await(a.t, "a sign of life", func(said []string) bool {
+		if before < 0 {
+			before = fed(said)
+		}
+		return fed(said) >= before+3 // the first may have been on its way
+	})
+}
+
 // asked are the requests that wait for no disk, with the answer while tokens are
 // handed out.
 var asked = []struct {
@@ -205,9 +234,7 @@ func TestNoRequestWaitsForADisk(t *testing.T) {
 			slowest = max(slowest, time.Since(start))
 			requests++
 		}
-		if err := a.answers(20 * time.Second); err != nil {
-			t.Fatalf("%s: the watchdog: %v", tt.name, err)
-		}
+		a.alive()
 		release()
 		if err := <-changed; err != nil {
 			t.Errorf("%s: %v", tt.name, err)
@@ -234,4 +261,65 @@ func (a *agent) rewriteSink() error {
 	}
 	tokenFiles{a.Daemon}.settle("")
 	return nil
+}
+
+// However many refreshes hang in the disk, and although the state directory cannot be
+// looked at, the status is answered, to as many as ask, and says which refreshes hang.
+func TestTheStatusOfADiskThatHangs(t *testing.T) {
+	const profiles, callers = 40, 100 // more than there are threads for
+	a := newAgent(t)
+	for i := range profiles {
+		do(t, a.ask("POST", ipc.RouteAdopt, a.login(fmt.Sprintf("p%d", i), "file"), http.StatusOK))
+	}
+	held, release := a.disk.Hold(storetest.AnyCall)
+	t.Cleanup(release)
+	for i := range profiles {
+		go func() { // ends with the disk
+			_ = a.ask("POST", ipc.RouteRefresh, fmt.Appendf(nil, `{"profile":"p%d"}`, i), http.StatusOK)
+		}()
+	}
+	<-held
+	for stuck := 0; stuck < profiles; {
+		stuck = 0
+		for _, p := range a.profiles() {
+			if s := a.describe(p.Status()); strings.Contains(s.Warning, "waiting for the s") {
+				stuck++
+			}
+		}
+		a.alive()
+	}
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			if err := a.ask("GET", fmt.Sprintf("%s?profile=p%d", ipc.RouteToken, i%profiles), nil, http.StatusOK); err != nil {
+				t.Error(err)
+			}
+			if err := a.ask("GET", ipc.RouteStatus, nil, http.StatusOK); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := a.disk.Calls(); n > 16 {
+		t.Errorf("%d calls of the disk at the same time", n)
+	}
+}
+
+// While there is no login, an answer takes a look at the disk. It waits for none that
+// hangs.
+func TestNobodyAndADiskThatHangs(t *testing.T) {
+	a := newAgent(t)
+	_, release := a.disk.Hold(storetest.AnyCall)
+	t.Cleanup(release)
+	for range 20 {
+		do(t, a.ask("GET", ipc.RouteToken, nil, http.StatusServiceUnavailable))
+		do(t, a.ask("GET", ipc.RouteStatus, nil, http.StatusOK))
+	}
+	if n := a.disk.Calls(); n != 1 {
+		t.Errorf("%d calls of the disk for 40 requests", n)
+	}
+	release()
+	for a.ask("GET", ipc.RouteToken, nil, http.StatusForbidden) != nil {
+		runtime.Gosched() // until the look that hung is over
+	}
 }

@@ -32,6 +32,7 @@ type Server interface {
 	Shutdown(context.Context) error
 	Close() error
 	CloseIdle()
+	Turns() uint64 // for the watchdog: see server.Server
 }
 
 // machine is the Outside of a daemon that listens on l.

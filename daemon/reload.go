@@ -17,6 +17,7 @@ import (
 	"bloq-agent/accounts"
 	"bloq-agent/daemon/config"
 	"bloq-agent/daemon/profile"
+	"bloq-agent/daemon/systemd"
 	"bloq-agent/ipc"
 	"bloq-agent/store/trusted"
 
@@ -27,7 +28,7 @@ import (
 // replace it. Its zero value is that of a daemon which has read none.
 type configuration struct {
 	current  atomic.Pointer[loaded]
-	lastRead []byte // New's, then the Run loop's
+	lastRead []byte // New's, then keepConfig's
 }
 
 type loaded struct {
@@ -123,6 +124,37 @@ func renewRoots(log zerolog.Logger, c *config.Config, before config.Config) {
 		}
 	case roots != nil:
 		c.Roots = roots
+	}
+}
+
+// reloadPatience is how long a reload may take before the daemon reports its end all
+// the same.
+const reloadPatience = 5 * time.Second
+
+// keepConfig reads the configuration when it may have changed, and for each value on
+// reload. It runs beside Run's loop: the file may be on a disk that does not answer.
+func (d *Daemon) keepConfig(ctx context.Context, reload <-chan os.Signal) {
+	changed := d.watch(ctx)
+	d.reloadChanged() // what was written before the watch stood
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+			systemd.Reloading()
+			hangs := time.AfterFunc(reloadPatience, func() { // systemctl waits
+				d.log.Error().Msg("the configuration cannot be read: its file system does not answer")
+				systemd.Ready()
+			})
+			d.reload()
+			if hangs.Stop() {
+				systemd.Ready()
+			}
+		case <-changed:
+			d.reloadChanged()
+		case <-d.recheck():
+			d.reloadMended()
+		}
 	}
 }
 

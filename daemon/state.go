@@ -24,6 +24,7 @@ type state struct {
 	open   func() (*profile.Set, error)
 	failed func(error) // is told of each new reason
 	set    atomic.Pointer[profile.Set]
+	look   store.Glance // a request's attempt to open
 
 	mu     turn.Mutex // held by one attempt to open at a time
 	err    error
@@ -64,18 +65,24 @@ func (s *state) get() (*profile.Set, *ipc.Problem) {
 	if set := s.set.Load(); set != nil {
 		return set, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set.Load() == nil && !s.closed && time.Since(s.tried) >= openGap {
-		s.try()
-	}
+	err := s.look.Look(func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.set.Load() == nil && !s.closed && time.Since(s.tried) >= openGap {
+			s.try()
+		}
+		return s.err
+	})
 	if set := s.set.Load(); set != nil {
 		return set, nil
 	}
-	return nil, stateProblem(s.err)
+	return nil, stateProblem(err)
 }
 
 func stateProblem(err error) *ipc.Problem {
+	if errors.Is(err, store.ErrNoAnswer) {
+		return &ipc.Problem{Code: ipc.CodeUnavailable, Detail: "the profiles cannot be read: " + err.Error()}
+	}
 	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: "the profiles cannot be read: " + err.Error(), Hint: trusted.Mend(err)}
 }
 

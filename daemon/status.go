@@ -1,9 +1,6 @@
 package daemon
 
 import (
-	"bufio"
-	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -26,6 +23,9 @@ func (a api) handleStatus(w http.ResponseWriter, r *http.Request) {
 	set, problem := a.state.get()
 	if problem == nil && !slices.ContainsFunc(set.Profiles(), serves) {
 		problem = wire(set.Misplaced()) // which hides logins
+		if problem != nil && problem.Code == ipc.CodeUnavailable {
+			problem = nil // a disk that does not answer: each profile says what that means to it
+		}
 	}
 	if problem != nil {
 		fail(w, problem)
@@ -112,6 +112,9 @@ func warning(s profile.Status) string {
 	if s.HeldInMemory {
 		parts = append(parts, "its refresh token stays in memory, because nothing else has it (bloq-agent lock --force drops it)")
 	}
+	if s.Stuck != "" {
+		parts = append(parts, s.Stuck)
+	}
 	return strings.Join(parts, "; ")
 }
 
@@ -173,29 +176,4 @@ func pendingIDs(r store.Profile) []string {
 		ids = append(ids, k.ClientID)
 	}
 	return ids
-}
-
-// answers asks the socket for the status, as any caller would. A daemon that runs
-// and does not serve is as good as dead.
-func (d *Daemon) answers(within time.Duration) error {
-	if d.options.Listener == nil {
-		return nil // there is no socket to ask
-	}
-	socket := d.options.Listener.Addr()
-	c, err := net.DialTimeout(socket.Network(), socket.String(), within)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
-	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", ipc.RouteStatus); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err == nil && len(line) < len("HTTP/1.0 200") {
-		err = fmt.Errorf("it says %q", line)
-	}
-	return err
 }

@@ -327,7 +327,8 @@ func (s served) Close() error {
 	return nil
 }
 
-func (s served) CloseIdle() {}
+func (s served) CloseIdle()    {}
+func (s served) Turns() uint64 { return 0 } // systemd asks for none here
 
 // kill is SIGKILL.
 func (i *instance) kill() {

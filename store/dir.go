@@ -12,6 +12,7 @@ import (
 type Dir struct {
 	name string
 	held DiskFile // the directory itself, so that there is no lock file to remove
+	look Glance
 }
 
 // A MovedError says that the state directory which is open is not the one at its
@@ -69,6 +70,10 @@ func (d *Dir) Check() error {
 	}
 	return nil
 }
+
+// Glance is Check for an answer: it waits for no disk that hangs. The error is
+// ErrNoAnswer then.
+func (d *Dir) Glance() error { return d.look.Look(d.Check) }
 
 func sameFile(a, b fs.FileInfo) bool {
 	x, xok := a.Sys().(*syscall.Stat_t)

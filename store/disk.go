@@ -42,7 +42,7 @@ type DiskFile interface {
 	Sync() error
 }
 
-var disk Disk = system{}
+var disk Disk = bounded{system{}}
 
 type system struct{}
 
@@ -80,6 +80,6 @@ func (system) Lock(dir string) (DiskFile, error) {
 // ReplaceDisk is for tests alone, before and after anything else of this package is
 // used. It returns the disk that d replaces.
 func ReplaceDisk(d Disk) (before Disk) {
-	before, disk = disk, d
+	before, disk = disk.(bounded).disk, bounded{d}
 	return before
 }

@@ -66,4 +66,6 @@ type Status struct {
 	// HeldInMemory says that a lock left the refresh token in memory, because it is
 	// nowhere else.
 	HeldInMemory bool
+	// Stuck is what its refresh has been waiting for unusually long, in words, or "".
+	Stuck string
 }

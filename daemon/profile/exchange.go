@@ -25,10 +25,11 @@ const (
 // exchange is refresher.Config.Exchange: it spends the refresh token once. The
 // steps have the numbers of ARCHITECTURE.md; the refresher does the others.
 func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
-	defer l.waitsFor("the token endpoint")()
+	defer l.waitsFor("the state directory")()
 	if err := l.hooks.check(); err != nil { // invariant 5
 		return refresher.Grant{}, failure(err)
 	}
+	l.waitsFor("the store")
 	l.reread(ctx, false)                         // 1
 	if err := l.checkWritable(ctx); err != nil { // 2
 		return refresher.Grant{}, err
@@ -39,6 +40,7 @@ func (l *login) exchange(ctx context.Context) (refresher.Grant, error) {
 	if err := l.hooks.check(); err != nil { // the disk may have taken its time
 		return refresher.Grant{}, failure(err)
 	}
+	l.waitsFor("the token endpoint")
 	g, err := l.spend(ctx) // 4
 	if refused(err) && l.reread(ctx, true) {
 		g, err = l.spend(ctx)

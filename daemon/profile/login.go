@@ -28,9 +28,8 @@ type login struct {
 
 	left func() time.Duration // of the access token at hand
 
-	// doing is what the refresher waits for: "the token endpoint", "the store", or
-	// "".
-	doing atomic.Value // string
+	// doing is what the refresher waits for; nil for nothing.
+	doing atomic.Pointer[doing]
 	seen  atomic.Pointer[seen]
 
 	exchanging // of the exchange under way and those before it
@@ -125,8 +124,36 @@ func (l *login) begin(r *refresher.Refresher, unsaved, doubted bool) {
 
 // waitsFor records what l is waiting for. Call the result when the wait is over.
 func (l *login) waitsFor(what string) (over func()) {
-	l.doing.Store(what)
-	return func() { l.doing.Store("") }
+	l.doing.Store(&doing{what, time.Now()})
+	return func() { l.doing.Store(nil) }
+}
+
+func (s *state) waitsFor() string {
+	if s.phase != Serving {
+		return ""
+	}
+	if d := s.login.doing.Load(); d != nil {
+		return d.what
+	}
+	return ""
+}
+
+// A doing is what a refresher waits for.
+type doing struct {
+	what  string // "the state directory", "the token endpoint", "the store"
+	since time.Time
+}
+
+// stuckAfter is how long a disk may take before the status says so.
+const stuckAfter = 5 * time.Second
+
+// stuck is what l has been waiting for unusually long, in words, or "".
+func (l *login) stuck() string {
+	d := l.doing.Load()
+	if d == nil || time.Since(d.since) < stuckAfter {
+		return ""
+	}
+	return fmt.Sprintf("its refresh has been waiting for %s for %s", d.what, time.Since(d.since).Round(time.Second))
 }
 
 // save is refresher.Config.Save. The new token takes the place of the old one in

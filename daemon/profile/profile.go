@@ -217,6 +217,7 @@ func (p *Profile) Status() Status {
 	if c := out.Snapshot.Class; c != refresher.None {
 		out.TokenProblem = p.tokenProblem(&refresher.Error{Class: c, Next: out.Snapshot.NextAttempt(), Err: out.Snapshot.Err})
 	}
+	out.Stuck = s.login.stuck()
 	seen := s.login.last()
 	out.Skew = seen.skew
 	if seen.unusable != nil {

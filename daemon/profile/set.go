@@ -3,6 +3,7 @@ package profile
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -154,14 +155,6 @@ func (s *Set) Close() {
 	_ = s.records.Close() // another daemon may open the directory
 }
 
-func (s *state) waitsFor() string {
-	if s.phase != Serving {
-		return ""
-	}
-	what, _ := s.login.doing.Load().(string)
-	return what
-}
-
 // rescue is a command that saves the refresh token which only memory has, or "".
 func rescue(p *Profile, s *state) string {
 	if store.Place(s.login.store.Name()) == "file" {
@@ -249,9 +242,14 @@ func (s *Set) each(f func(*Profile)) {
 }
 
 // Misplaced returns a *Problem if the state directory is not the one at its path any
-// more. It looks at the disk, so it is not for a profile that serves.
+// more. It looks at the disk, so it is not for a profile that serves. A disk that does
+// not answer is Unavailable.
 func (s *Set) Misplaced() error {
-	if err := s.records.Dir().Check(); err != nil {
+	err := s.records.Dir().Glance()
+	if errors.Is(err, store.ErrNoAnswer) {
+		return &Problem{Kind: Unavailable, Detail: "the state directory cannot be looked at: " + err.Error(), Hint: "bloq-agent status"}
+	}
+	if err != nil {
 		return &Problem{Kind: Configuration, Detail: err.Error(), Hint: s.settings.Load().Restart}
 	}
 	return nil

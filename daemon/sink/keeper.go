@@ -85,6 +85,7 @@ type file struct {
 
 	due  bool          // it has to be looked at
 	idle chan struct{} // closed when its goroutine ends; nil if there is none
+	busy time.Time     // since when that is at the disk; zero if it is not
 
 	running, again bool // its command, and whether that must run once more
 	commandErr     error
@@ -172,7 +173,11 @@ func (k *Keeper) attend(f *file) {
 		f.due = false
 		want := f.want
 		k.mu.Unlock()
+		writers <- struct{}{}
+		k.atDisk(f, time.Now())
 		k.bring(f, want)
+		k.atDisk(f, time.Time{})
+		<-writers
 		k.mu.Lock()
 	}
 	close(f.idle)
@@ -180,6 +185,19 @@ func (k *Keeper) attend(f *file) {
 	if f.want.Path == "" && !f.ours && !f.running {
 		delete(k.files, f.path)
 	}
+}
+
+// A disk that hangs holds a thread for each call, and a service has few of them
+// (TasksMax=). So has a command while it runs, beside its own processes.
+var (
+	writers  = make(chan struct{}, 12)
+	commands = make(chan struct{}, 4)
+)
+
+func (k *Keeper) atDisk(f *file, since time.Time) {
+	k.mu.Lock()
+	f.busy = since
+	k.mu.Unlock()
 }
 
 // bring brings f to where it should be.
@@ -311,7 +329,9 @@ func (k *Keeper) command(f *file) {
 		s := f.have
 		k.mu.Unlock()
 		e := Event{What: CommandEnded, Profile: s.Profile, Path: f.path}
+		commands <- struct{}{}
 		e.Output, e.Err = run(k.ctx, s.Command, s.environment(os.Getenv), commandTimeout)
+		<-commands
 		if k.ctx.Err() != nil {
 			return
 		}

@@ -207,6 +207,11 @@ func TestADiskThatDoesNotAnswer(t *testing.T) {
 	if _, err := os.Lstat(s.dir + "/y"); err == nil {
 		t.Error("another profile's file is there")
 	}
+	for deadline := begin.Add(10 * Patience); s.Status("p")[0].Err != ErrNoAnswer; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the status does not say that a write hangs")
+		}
+	}
 	s.wantLeft("p", ErrNoAnswer, s.dir+"/slow/x")
 	if st := s.Status("p"); len(st) != 2 || st[0].Err != ErrNoAnswer || st[1].Err != nil {
 		t.Errorf("%v", st)

@@ -76,7 +76,11 @@ func (k *Keeper) Status(profile string) []Status {
 	var list []Status
 	for _, w := range k.wanted {
 		if f := k.files[w.Path]; f != nil && w.Profile == profile {
-			list = append(list, Status{w, f.written, f.err, f.commandErr})
+			s := Status{w, f.written, f.err, f.commandErr}
+			if !f.busy.IsZero() && time.Since(f.busy) > Patience {
+				s.Err = ErrNoAnswer
+			}
+			list = append(list, s)
 		}
 	}
 	return list

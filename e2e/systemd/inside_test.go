@@ -25,6 +25,10 @@ func inside(mode string) int {
 		return get(os.Args[1], os.Args[2])
 	case "hold":
 		hold(os.Args[1], strings.Repeat("GET "+os.Args[2]+" HTTP/1.1\r\nHost: x\r\n\r\n", 2000))
+	case "hang":
+		return hang(os.Args[1])
+	case "flood":
+		return flood(os.Args[1])
 	case "fill":
 		return fill(os.Args[1])
 	case "probe":

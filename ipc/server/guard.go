@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,6 +53,7 @@ type guard struct {
 	net.Listener
 	limit int
 	hooks Hooks
+	turns atomic.Uint64 // of the loop that accepts
 
 	mu      sync.Mutex
 	changed *sync.Cond // a connection ended, or one came to owe a request
@@ -68,7 +70,12 @@ func newGuard(l net.Listener, hooks Hooks) *guard {
 
 func (g *guard) Accept() (net.Conn, error) {
 	for {
+		g.turns.Add(1)
 		c, err := g.Listener.Accept()
+		if errors.Is(err, os.ErrDeadlineExceeded) { // nudged
+			_ = setDeadline(g.Listener, time.Time{})
+			continue
+		}
 		if err != nil {
 			if !g.survives(err) {
 				return nil, err
@@ -90,6 +97,21 @@ func (g *guard) Accept() (net.Conn, error) {
 		}
 		return guarded, nil
 	}
+}
+
+// nudge makes an Accept that waits for a peer turn once. A listener without deadlines
+// counts as turning.
+func (g *guard) nudge() {
+	if setDeadline(g.Listener, time.Unix(1, 0)) != nil {
+		g.turns.Add(1)
+	}
+}
+
+func setDeadline(l net.Listener, t time.Time) error {
+	if l, ok := l.(interface{ SetDeadline(time.Time) error }); ok {
+		return l.SetDeadline(t)
+	}
+	return errors.ErrUnsupported
 }
 
 // survives reports whether to go on after err. net/http would end the server
@@ -128,6 +150,7 @@ func (g *guard) admit(c net.Conn, peer Peer) (*conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.open >= g.limit && !g.closed {
+		g.turns.Add(1)
 		if !g.closeOldestLocked(g.patienceLocked()) {
 			g.waitLocked(leastGrace)
 		}

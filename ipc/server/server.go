@@ -30,6 +30,7 @@ const (
 // A Server serves one listener.
 type Server struct {
 	listener net.Listener
+	guard    *guard // which the listener is
 	http     http.Server
 }
 
@@ -45,7 +46,8 @@ type Hooks struct {
 
 // New makes a server of l.
 func New(l net.Listener, h http.Handler, hooks Hooks) *Server {
-	s := &Server{listener: newGuard(l, hooks)}
+	g := newGuard(l, hooks)
+	s := &Server{listener: g, guard: g}
 	s.http = http.Server{
 		Handler:           Handler(h, hooks),
 		ReadHeaderTimeout: headerTimeout,
@@ -78,6 +80,15 @@ func (s *Server) Serve() error {
 		return nil
 	}
 	return err
+}
+
+// Turns is how often the loop that accepts connections has turned. It makes the loop
+// turn once more: if the next call returns the same, the loop stands still. Whatever
+// peers do, this takes no connection and waits for none.
+func (s *Server) Turns() uint64 {
+	turns := s.guard.turns.Load()
+	s.guard.nudge()
+	return turns
 }
 
 // Shutdown stops listening and waits, as long as ctx allows, for the requests

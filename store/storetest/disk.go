@@ -18,6 +18,7 @@ type HeldDisk struct {
 	stops func(call string) bool // which call is the first to be held; nil for none
 	held  chan struct{}          // closed when that has come
 	ended chan struct{}          // closed by Release
+	calls int                    // that are held
 }
 
 // HoldDisk puts a HeldDisk under package store until the test ends. Nothing uses the
@@ -45,6 +46,13 @@ func (d *HeldDisk) Hold(stops func(call string) bool) (held <-chan struct{}, rel
 	})
 }
 
+// Calls is how many calls are held now.
+func (d *HeldDisk) Calls() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.calls
+}
+
 func (d *HeldDisk) wait(do, path string) {
 	d.mu.Lock()
 	if d.stops == nil || !d.stops(do+" "+path) {
@@ -58,8 +66,12 @@ func (d *HeldDisk) wait(do, path string) {
 		d.stops = func(string) bool { return true }
 	}
 	ended := d.ended
+	d.calls++
 	d.mu.Unlock()
 	<-ended
+	d.mu.Lock()
+	d.calls--
+	d.mu.Unlock()
 }
 
 // AnyCall and ASave are for Hold.

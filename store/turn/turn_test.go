@@ -37,6 +37,40 @@ func TestTurnsAreInOrderAndOneAtATime(t *testing.T) {
 	})
 }
 
+// Ten goroutines come one after the other for three slots.
+func TestSlotsAreGivenInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := NewSlots(3)
+		came := make(chan int, 10)
+		for i := range 10 {
+			go func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				slots.Enter()
+				defer slots.Leave()
+				came <- i
+				time.Sleep(time.Second)
+			}()
+		}
+		for round, want := range []int{3, 6, 9, 10} {
+			time.Sleep(500 * time.Millisecond)
+			synctest.Wait()
+			if len(came) != want {
+				t.Errorf("round %d: %d came", round, len(came))
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		close(came)
+		want := 0
+		for i := range came {
+			if i != want {
+				t.Errorf("%d came in the place of %d", i, want)
+			}
+			want++
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestAnUnlockTooManyPanics(t *testing.T) {
 	defer func() {
 		if recover() == nil {
