@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,9 @@ type agent struct {
 	url  string
 	sink string
 	told *notifytest.Manager
+
+	configDir string
+	reload    chan os.Signal
 }
 
 func newAgent(t *testing.T) *agent {
@@ -64,7 +68,9 @@ func newAgent(t *testing.T) *agent {
 	dir, err := os.MkdirTemp("", "bloq-held-") // t.TempDir can be too long for a socket
 	do(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	state, config, socket := filepath.Join(dir, "state"), filepath.Join(dir, "config.toml"), filepath.Join(dir, "d", "s")
+	a.configDir, a.reload = filepath.Join(dir, "config"), make(chan os.Signal)
+	state, config, socket := filepath.Join(dir, "state"), filepath.Join(a.configDir, "config.toml"), filepath.Join(dir, "d", "s")
+	do(t, os.Mkdir(a.configDir, 0o700))
 	do(t, os.WriteFile(config, fmt.Appendf(nil, "[profile.default]\nhosts = [\"git.example\"]\n[[profile.default.sink]]\npath = %q\n", a.sink), 0o600))
 	l, err := server.Listen(socket)
 	do(t, err)
@@ -78,7 +84,7 @@ func newAgent(t *testing.T) *agent {
 	do(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx, nil) }() // ends with the test
+	go func() { ended <- a.Run(ctx, a.reload) }() // ends with the test
 	t.Cleanup(func() {
 		stop()
 		<-ended
@@ -279,7 +285,11 @@ func TestTheStatusOfADiskThatHangs(t *testing.T) {
 		}()
 	}
 	<-held
+	deadline := time.Now().Add(40 * time.Second)
 	for stuck := 0; stuck < profiles; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the status tells of %d refreshes that hang", stuck)
+		}
 		stuck = 0
 		for _, p := range a.profiles() {
 			if s := a.describe(p.Status()); strings.Contains(s.Warning, "waiting for the s") {
@@ -322,4 +332,20 @@ func TestNobodyAndADiskThatHangs(t *testing.T) {
 	for a.ask("GET", ipc.RouteToken, nil, http.StatusForbidden) != nil {
 		runtime.Gosched() // until the look that hung is over
 	}
+}
+
+// A configuration that cannot be read holds up nothing, and a reload ends all the same.
+func TestAConfigurationThatHangs(t *testing.T) {
+	a := newAgent(t)
+	do(t, a.ask("POST", ipc.RouteAdopt, a.login("default", "file"), http.StatusOK))
+	storetest.Hang(t, a.configDir)
+	a.reload <- os.Interrupt
+	a.alive()
+	do(t, a.ask("GET", ipc.RouteToken, nil, http.StatusOK))
+	do(t, a.ask("GET", ipc.RouteStatus, nil, http.StatusOK))
+	a.told.Await(t, "that the reload is over", func(said []string) bool {
+		i := slices.IndexFunc(said, func(s string) bool { return strings.HasPrefix(s, "RELOADING=1\n") })
+		return i >= 0 && slices.Contains(said[i:], "READY=1")
+	})
+	a.alive()
 }

@@ -3,15 +3,15 @@ package sink
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"bloq-agent/store/storetest"
 )
 
 // A stage is a keeper with what it asks for, which a test changes.
@@ -168,7 +168,7 @@ func TestAKillInTheFirstWrite(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("takes root, to mount a file system that does not answer")
 	}
-	end := hang(t, s.dir)
+	end := storetest.Hang(t, s.dir)
 	s.wanted, s.known, s.action["p"] = []Sink{s.sink("p", "x")}, true, Write
 	hung := &stage{t: t, dir: s.dir, record: s.record, wanted: s.wanted, known: true, action: s.action}
 	stop = hung.start()
@@ -197,7 +197,7 @@ func TestADiskThatDoesNotAnswer(t *testing.T) {
 	s.action["p"], s.action["q"] = Write, Write
 	defer s.start()()
 	s.wantLeft("", nil)
-	end := hang(t, s.dir+"/slow")
+	end := storetest.Hang(t, s.dir+"/slow")
 	s.set(func() { s.action["p"], s.action["q"] = Remove, Remove })
 	begin := time.Now()
 	s.wantLeft("q", nil)
@@ -224,28 +224,6 @@ func TestADiskThatDoesNotAnswer(t *testing.T) {
 	}
 	wantAlone(t, s.dir, "slow")
 	wantAlone(t, s.dir+"/slow")
-}
-
-// hang mounts what never answers the kernel at dir, as a file server that is away.
-func hang(t *testing.T, dir string) (end func()) {
-	t.Helper()
-	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip("takes /dev/fuse")
-	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd())
-	if err := syscall.Mount("test", dir, "fuse", 0, options); err != nil {
-		t.Skipf("no mount here: %v", err)
-	}
-	var once sync.Once
-	end = func() {
-		once.Do(func() {
-			must(t, server.Close())
-			must(t, syscall.Unmount(dir, syscall.MNT_DETACH))
-		})
-	}
-	t.Cleanup(end)
-	return end
 }
 
 // A record that cannot be read makes every file somebody else's, and is told.
