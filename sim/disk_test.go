@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"bloq-agent/store"
+	"bloq-agent/store/trusted"
 )
 
 // A mux is the only store.Disk of the process. It leads /sim/<instance>/… to the
@@ -82,6 +83,31 @@ func (m *mux) read(op, path string, own bool) (data []byte, err error) {
 		return nil
 	})
 	return data, err
+}
+
+// CheckOwn is as much of trusted.CheckOwn as modes can break in a history.
+func (m *mux) CheckOwn(path string, want fs.FileMode) error {
+	w, path, err := m.find("lstat", path)
+	if err != nil {
+		return err
+	}
+	return w.run("lstat", path, func() error {
+		n, err := w.vol.lookup(path)
+		e := &trusted.Error{File: w.prefix + path, Path: w.prefix + path}
+		switch {
+		case err != nil:
+			return err
+		case n.mode.Type() != want && want == fs.ModeDir:
+			e.Reason = "is not a directory"
+		case n.mode.Type() != want:
+			e.Reason = "is not a regular file"
+		case n.mode&0o002 != 0 && w.othersReach(path):
+			e.Reason, e.Mend = "can be written by others", "chmod go-w "+w.prefix+path
+		default:
+			return nil
+		}
+		return e
+	})
 }
 
 // CreateTemp counts, so that a replayed history has the same names.
@@ -177,6 +203,9 @@ func (m *mux) Lstat(path string) (fi fs.FileInfo, err error) {
 	})
 	return fi, err
 }
+
+// Stat is Lstat: a volume has no links.
+func (m *mux) Stat(path string) (fs.FileInfo, error) { return m.Lstat(path) }
 
 // Glob knows patterns in the last element only.
 func (m *mux) Glob(pattern string) (list []string, err error) {

@@ -200,3 +200,14 @@ func (w *view) distrust(path string, n *inode, own bool) error {
 		}
 	}
 }
+
+// othersReach reports whether no directory above path is closed to others.
+func (w *view) othersReach(path string) bool {
+	for path != "/" {
+		path = filepath.Dir(path)
+		if n, err := w.vol.lookup(path); err == nil && n.mode&0o001 == 0 {
+			return false
+		}
+	}
+	return true
+}

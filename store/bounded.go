@@ -58,8 +58,16 @@ func (b bounded) Lstat(path string) (fs.FileInfo, error) {
 	return inSlot(func() (fs.FileInfo, error) { return b.disk.Lstat(path) })
 }
 
+func (b bounded) Stat(path string) (fs.FileInfo, error) {
+	return inSlot(func() (fs.FileInfo, error) { return b.disk.Stat(path) })
+}
+
 func (b bounded) Glob(pattern string) ([]string, error) {
 	return inSlot(func() ([]string, error) { return b.disk.Glob(pattern) })
+}
+
+func (b bounded) CheckOwn(path string, want fs.FileMode) error {
+	return doInSlot(func() error { return b.disk.CheckOwn(path, want) })
 }
 
 func (b bounded) MkdirAll(path string, mode fs.FileMode) error {

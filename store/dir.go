@@ -8,9 +8,10 @@ import (
 	"syscall"
 )
 
-// A Dir is the state directory. One process holds it at a time.
+// A Dir is the state directory, or a link to it. One process holds it at a time.
 type Dir struct {
 	name string
+	note string   // what was mended when it was opened; "" if nothing
 	held DiskFile // the directory itself, so that there is no lock file to remove
 	look Glance
 }
@@ -39,15 +40,16 @@ func openDir(name string) (*Dir, error) {
 	if err := disk.MkdirAll(name, 0o700); err != nil {
 		return nil, err
 	}
-	if err := checkOwn(name, fs.ModeDir); err != nil {
+	if err := disk.CheckOwn(name, fs.ModeDir); err != nil {
 		return nil, err
 	}
+	note := closeToOthers(name, 0o022, 0o700)
 	held, err := disk.Lock(name)
 	if err != nil {
 		return nil, err
 	}
 	removeTemps(name)
-	return &Dir{name: name, held: held}, nil
+	return &Dir{name: name, note: note, held: held}, nil
 }
 
 func (d *Dir) close() error { return d.held.Close() }
@@ -61,7 +63,7 @@ func (d *Dir) Check() error {
 	if err != nil {
 		return err
 	}
-	there, err := disk.Lstat(d.name)
+	there, err := disk.Stat(d.name)
 	if err != nil {
 		return &MovedError{d.name, err}
 	}
@@ -79,6 +81,20 @@ func sameFile(a, b fs.FileInfo) bool {
 	x, xok := a.Sys().(*syscall.Stat_t)
 	y, yok := b.Sys().(*syscall.Stat_t)
 	return xok && yok && x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// closeToOthers gives the path, which CheckOwn has passed, that mode if others have
+// one of the rights. A disk that cannot be written is no reason to stop: what
+// others may write is refused when it is read.
+func closeToOthers(path string, rights, mode fs.FileMode) (note string) {
+	fi, err := disk.Stat(path)
+	if err != nil || fi.Mode().Perm()&rights == 0 {
+		return ""
+	}
+	if err := disk.Chmod(path, mode); err != nil {
+		return fmt.Sprintf("%s is open to others, mode %04o, and stays so: %v", path, fi.Mode().Perm(), err)
+	}
+	return fmt.Sprintf("%s was open to others, mode %04o; it is %04o now", path, fi.Mode().Perm(), mode)
 }
 
 // WriteFile is WriteFile for a file in the directory, after Check.

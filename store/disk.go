@@ -22,12 +22,15 @@ type Disk interface {
 	// closed to them too; see package trusted.
 	Read(path string) ([]byte, error)
 	ReadOwn(path string) ([]byte, error)
+	// CheckOwn returns why what is at path cannot be taken for ours.
+	CheckOwn(path string, want fs.FileMode) error
 	CreateTemp(dir, pattern string) (DiskFile, error)
 	MkdirAll(path string, mode fs.FileMode) error
 	Rename(from, to string) error
 	Remove(path string) error
 	Chmod(path string, mode fs.FileMode) error
 	Lstat(path string) (fs.FileInfo, error)
+	Stat(path string) (fs.FileInfo, error)
 	Glob(pattern string) ([]string, error)
 	// Lock holds a directory until what it returns is closed. Where another holds
 	// it the error is ErrInUse.
@@ -52,6 +55,9 @@ func (system) OpenFile(path string, flag int, mode fs.FileMode) (DiskFile, error
 
 func (system) Read(path string) ([]byte, error)    { return trusted.ReadFile(path) }
 func (system) ReadOwn(path string) ([]byte, error) { return trusted.ReadOwn(path) }
+func (system) CheckOwn(path string, want fs.FileMode) error {
+	return trusted.CheckOwn(path, want)
+}
 
 func (system) CreateTemp(dir, pattern string) (DiskFile, error) { return os.CreateTemp(dir, pattern) }
 func (system) MkdirAll(path string, mode fs.FileMode) error     { return os.MkdirAll(path, mode) }
@@ -59,6 +65,7 @@ func (system) Rename(from, to string) error                     { return os.Rena
 func (system) Remove(path string) error                         { return os.Remove(path) }
 func (system) Chmod(path string, mode fs.FileMode) error        { return os.Chmod(path, mode) }
 func (system) Lstat(path string) (fs.FileInfo, error)           { return os.Lstat(path) }
+func (system) Stat(path string) (fs.FileInfo, error)            { return os.Stat(path) }
 func (system) Glob(pattern string) ([]string, error)            { return filepath.Glob(pattern) }
 
 // Lock holds the directory itself, so that there is no lock file to remove.

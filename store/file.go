@@ -56,15 +56,16 @@ func (f *File) Stamp(id string) string {
 }
 
 func wayStamp(dir string) string {
-	stamp := fileStamp(dir)
+	stamp := stampOf(disk.Stat(dir)) // which may be a link
 	if up := filepath.Dir(dir); up != dir {
 		stamp += wayStamp(up)
 	}
 	return stamp
 }
 
-func fileStamp(path string) string {
-	fi, err := disk.Lstat(path)
+func fileStamp(path string) string { return stampOf(disk.Lstat(path)) }
+
+func stampOf(fi fs.FileInfo, err error) string {
 	if err != nil {
 		return err.Error() + "\n"
 	}

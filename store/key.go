@@ -162,7 +162,7 @@ func (k *Key) make() error {
 	if err := disk.MkdirAll(k.dir, 0o700); err != nil {
 		return err
 	}
-	if err := checkOwn(k.dir, fs.ModeDir); err != nil {
+	if err := disk.CheckOwn(k.dir, fs.ModeDir); err != nil {
 		return err
 	}
 	i, err := age.GenerateX25519Identity()

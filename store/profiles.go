@@ -7,16 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"bloq-agent/store/turn"
-
-	"bloq-agent/userns"
 )
 
 const (
@@ -107,18 +103,20 @@ func (p *Profiles) Dir() *Dir { return p.dir }
 func (p *Profiles) path() string { return p.dir.path(profilesFile) }
 
 func (p *Profiles) read() error {
-	own := checkOwn(p.path(), 0)
+	own := disk.CheckOwn(p.path(), 0)
 	if errors.Is(own, fs.ErrNotExist) {
 		return nil
 	}
+	if own == nil {
+		p.note = closeToOthers(p.path(), 0o077, 0o600)
+	}
 	data, err := disk.Read(p.path()) // its refusals name what to type
 	if err == nil {
-		err = own // which allows neither a link nor a group
+		err = own // which allows no link and no file of root's
 	}
 	if err != nil {
 		return err
 	}
-	p.closeToOthers()
 	list, err := parseProfiles(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.path(), err)
@@ -127,43 +125,14 @@ func (p *Profiles) read() error {
 	return nil
 }
 
-// closeToOthers takes from others what the file's mode gives them. It holds no
-// secret, so a disk that cannot be written is no reason to stop.
-func (p *Profiles) closeToOthers() {
-	fi, err := disk.Lstat(p.path())
-	if err != nil || fi.Mode().Perm()&0o077 == 0 {
-		return
-	}
-	p.note = fmt.Sprintf("%s was open to others, mode %04o; it is 0600 now", p.path(), fi.Mode().Perm())
-	if err := disk.Chmod(p.path(), 0o600); err != nil {
-		p.note = fmt.Sprintf("%s is open to others, mode %04o, and stays so: %v", p.path(), fi.Mode().Perm(), err)
-	}
-}
-
-// Note is what a person should know of how the file was found, or "".
-func (p *Profiles) Note() string { return p.note }
-
-// checkOwn wants path to be of the type, ours, and writable by nobody else.
-func checkOwn(path string, want fs.FileMode) error {
-	fi, err := disk.Lstat(path)
-	if err != nil {
-		return err
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	switch {
-	case fi.Mode().Type() != want && want == fs.ModeDir:
-		return fmt.Errorf("%s is not a directory", path)
-	case fi.Mode().Type() != want:
-		return fmt.Errorf("%s is not a regular file", path)
-	case !ok || int(st.Uid) != os.Getuid() || userns.Unknown(st.Uid):
-		return fmt.Errorf("%s belongs to another user", path)
-	case fi.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s can be written by others (chmod go-w %[1]s)", path)
-	}
-	return nil
-}
+// Note is what a person should know of how the directory and the file were found,
+// or "".
+func (p *Profiles) Note() string { return strings.Trim(p.dir.note+"; "+p.note, "; ") }
 
 func parseProfiles(data []byte) ([]Profile, error) {
+	if v := versionOf(data); v > profilesVersion {
+		return nil, fmt.Errorf("it was written by a newer bloq-agent: its version is %d, and this one reads up to %d; install that one", v, profilesVersion)
+	}
 	var w profilesWire
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -198,6 +167,16 @@ func inUTC(t time.Time) time.Time {
 		return last
 	}
 	return t
+}
+
+// versionOf comes before anything else is said of data: in a file of a newer
+// version, an unknown field is no damage. It is 0 if there is none.
+func versionOf(data []byte) int {
+	var w struct{ Version int }
+	if json.NewDecoder(bytes.NewReader(data)).Decode(&w) != nil {
+		return 0
+	}
+	return w.Version
 }
 
 // checkProfile reports what keeps p from standing beside others. Two of one id

@@ -143,6 +143,14 @@ func TestBadProfilesAreRefusedAndLeftAlone(t *testing.T) {
 	}
 }
 
+// openDirectory is a new directory that every user can reach.
+func openDirectory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	do(t, errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755)))
+	return dir
+}
+
 func TestFilesThatAreNotOursToTrust(t *testing.T) {
 	for name, make := range map[string]func(dir, path string) error{
 		"symlink": func(dir, path string) error {
@@ -154,15 +162,12 @@ func TestFilesThatAreNotOursToTrust(t *testing.T) {
 		},
 		"FIFO":      func(_, path string) error { return syscall.Mkfifo(path, 0o600) },
 		"directory": func(_, path string) error { return os.Mkdir(path, 0o700) },
-		"writable": func(_, path string) error {
-			if err := os.WriteFile(path, []byte(`{"version":1,"profiles":[]}`), 0o600); err != nil {
-				return err
-			}
-			return os.Chmod(path, 0o620)
+		"writable": func(dir, path string) error {
+			return errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(`{"version":1,"profiles":[]}`), 0o600), os.Chmod(path, 0o602))
 		},
 		"open directory": func(dir, _ string) error { return os.Chmod(dir, 0o777) },
 	} {
-		dir := filepath.Join(t.TempDir(), "state")
+		dir := filepath.Join(openDirectory(t), "state")
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -173,6 +178,82 @@ func TestFilesThatAreNotOursToTrust(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+}
+
+// A copy or a careless chmod lets others write what is ours. Where nobody else could
+// have come, the daemon sets that right and says so.
+func TestAModeThatNobodyCouldUseIsSetRight(t *testing.T) {
+	for _, tt := range []struct {
+		dir, file os.FileMode
+		closed    bool // a directory above
+		want      string
+	}{
+		{0o700, 0o666, false, "FILE was open to others, mode 0666; it is 0600 now"},
+		{0o700, 0o620, false, "FILE was open to others, mode 0620; it is 0600 now"},
+		{0o777, 0o600, true, "DIR was open to others, mode 0777; it is 0700 now"},
+		{0o777, 0o666, true, "DIR was open to others, mode 0777; it is 0700 now; FILE was open to others, mode 0666; it is 0600 now"},
+		{0o755, 0o600, true, ""},
+		{0o777, 0o600, false, "refused: DIR can be written by others (chmod go-w DIR)"},
+		{0o755, 0o606, false, "refused: FILE can be written by others (chmod o-w FILE)"},
+	} {
+		above := openDirectory(t)
+		dir := filepath.Join(above, "state")
+		path := filepath.Join(dir, profilesFile)
+		do(t, errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(path, []byte(`{"version":2,"profiles":[]}`), 0o600)))
+		do(t, errors.Join(os.Chmod(path, tt.file), os.Chmod(dir, tt.dir)))
+		if tt.closed {
+			do(t, os.Chmod(above, 0o700))
+		}
+		p, err := OpenProfiles(dir)
+		got := ""
+		if err == nil {
+			got = p.Note()
+			do(t, p.Close())
+		} else {
+			got = "refused: " + err.Error()
+		}
+		if want := strings.NewReplacer("FILE", path, "DIR", dir).Replace(tt.want); got != want {
+			t.Errorf("%o, %o:\ngot  %s\nwant %s", tt.dir, tt.file, got, want)
+		}
+	}
+}
+
+// Whoever goes back to an older release is told so, and not that the file is
+// damaged, whatever the newer one has written.
+func TestAFileOfANewerVersionIsNamedAsSuch(t *testing.T) {
+	for _, content := range []string{
+		`{"version":3,"profiles":[]}`, `{"version":3,"colour":"red"}`, `{"profiles":{"a":1},"version":3}`, `{"version":3} and more`,
+	} {
+		_, err := parseProfiles([]byte(content))
+		if err == nil || err.Error() != "it was written by a newer bloq-agent: its version is 3, and this one reads up to 2; install that one" {
+			t.Errorf("%s: %v", content, err)
+		}
+	}
+}
+
+// The state directory can be a link to another disk. It is held, checked and
+// written there; where the link leads elsewhere later, nothing is.
+func TestAStateDirectoryThatIsALink(t *testing.T) {
+	at := t.TempDir()
+	link, real := filepath.Join(at, "state"), filepath.Join(at, "disk")
+	do(t, errors.Join(os.Mkdir(real, 0o700), os.Mkdir(real+"2", 0o700), os.Symlink("disk", link)))
+	p, err := OpenProfiles(link)
+	do(t, err)
+	for _, dir := range []string{link, real} {
+		if _, err := OpenProfiles(dir); !errors.Is(err, ErrInUse) {
+			t.Errorf("%s can be had twice: %v", dir, err)
+		}
+	}
+	do(t, errors.Join(p.Put(profileNamed("a")), p.Dir().Check()))
+	if fi, err := os.Lstat(filepath.Join(real, profilesFile)); err != nil || fi.Mode() != 0o600 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	do(t, errors.Join(os.Remove(link), os.Symlink("disk2", link)))
+	var moved *MovedError
+	if err := p.Put(profileNamed("b")); !errors.As(err, &moved) {
+		t.Errorf("written where the link leads now: %v", err)
+	}
+	do(t, p.Close())
 }
 
 // Whatever follows the end, the file is not the one that was written.

@@ -13,7 +13,7 @@ func TestAStateThatCouldBeAnybodysIsRefused(t *testing.T) {
 	if !usernstest.Inside(t) {
 		return
 	}
-	if _, err := OpenProfiles(t.TempDir() + "/state"); err == nil || !strings.HasSuffix(err.Error(), "/state belongs to another user") {
+	if _, err := OpenProfiles(t.TempDir() + "/state"); err == nil || !strings.Contains(err.Error(), "/state may belong to another user: ") {
 		t.Errorf("%v", err)
 	}
 	if ours(userns.Overflow) {

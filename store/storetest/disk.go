@@ -118,6 +118,11 @@ func (d *HeldDisk) ReadOwn(path string) ([]byte, error) {
 	return d.Disk.ReadOwn(path)
 }
 
+func (d *HeldDisk) CheckOwn(path string, want fs.FileMode) error {
+	d.wait("check", path)
+	return d.Disk.CheckOwn(path, want)
+}
+
 func (d *HeldDisk) MkdirAll(path string, mode fs.FileMode) error {
 	d.wait("mkdir", path)
 	return d.Disk.MkdirAll(path, mode)
@@ -141,6 +146,11 @@ func (d *HeldDisk) Chmod(path string, mode fs.FileMode) error {
 func (d *HeldDisk) Lstat(path string) (fs.FileInfo, error) {
 	d.wait("lstat", path)
 	return d.Disk.Lstat(path)
+}
+
+func (d *HeldDisk) Stat(path string) (fs.FileInfo, error) {
+	d.wait("stat", path)
+	return d.Disk.Stat(path)
 }
 
 func (d *HeldDisk) Glob(pattern string) ([]string, error) {

@@ -16,6 +16,7 @@ type node struct {
 	path     string
 	mode     uint32 // of stat(2)
 	uid, gid uint32
+	links    uint64
 	// listed reports whether an access control list may name further writers.
 	// The mode shows those as rights of the group.
 	listed func() bool
@@ -23,7 +24,7 @@ type node struct {
 
 func nodeOf(path string, fi fs.FileInfo) node {
 	st := fi.Sys().(*syscall.Stat_t)
-	return node{path: path, mode: uint32(st.Mode), uid: st.Uid, gid: st.Gid, listed: func() bool { return false }}
+	return node{path: path, mode: uint32(st.Mode), uid: st.Uid, gid: st.Gid, links: uint64(st.Nlink), listed: func() bool { return false }}
 }
 
 func (n node) is(kind uint32) bool { return n.mode&syscall.S_IFMT == kind }

@@ -241,7 +241,23 @@ func look(fd int, path string) (node, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return node{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return node{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, listed: func() bool { return hasACL(fd) }}, nil
+	return node{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, links: uint64(st.Nlink), listed: func() bool { return hasACL(fd) }}, nil
+}
+
+// nodeAt is lstat(2), access control list included.
+func nodeAt(path string) (node, error) {
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return node{}, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	n, err := look(fd, path)
+	if err != nil {
+		_ = unix.Close(fd)
+		return node{}, err
+	}
+	listed := hasACL(fd)
+	n.listed = func() bool { return listed }
+	return n, unix.Close(fd)
 }
 
 // hasACL goes by /proc, because a descriptor of O_PATH has no attributes. Where

@@ -63,6 +63,14 @@ func checkWay(path string) (real string, err error) {
 	return real, nil
 }
 
+func nodeAt(path string) (node, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return node{}, err
+	}
+	return nodeOf(path, fi), nil
+}
+
 func checkEntry(file, path, dir string) error {
 	entry, err := os.Lstat(path)
 	if err != nil {
