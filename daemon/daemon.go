@@ -71,6 +71,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	d.started = d.outside.Clock.Now()
 	o.Stores.File.Key().Look()
+	d.config.looks = make(chan struct{}, 1)
 	d.reload()
 	kept := d.takeKept()
 	d.state.open = func() (*profile.Set, error) { return d.openState(kept) }

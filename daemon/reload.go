@@ -29,6 +29,18 @@ import (
 type configuration struct {
 	current  atomic.Pointer[loaded]
 	lastRead []byte // New's, then keepConfig's
+
+	looks     chan struct{}          // asks for a look at the file; nil before New
+	unwatched atomic.Pointer[string] // why changes are not seen at once
+}
+
+// look has the file compared, and does not wait for that. One look is enough for
+// all who ask during the one before.
+func (c *configuration) look() {
+	select {
+	case c.looks <- struct{}{}:
+	default:
+	}
 }
 
 type loaded struct {
@@ -73,6 +85,9 @@ func (c *configuration) status(path string) ipc.ConfigStatus {
 	s := ipc.ConfigStatus{Path: path, LoadedAt: l.at.UTC()}
 	if l.err != nil {
 		s.Error = l.err.Error()
+	}
+	if why := c.unwatched.Load(); why != nil {
+		s.Unwatched = *why
 	}
 	return s
 }
@@ -134,7 +149,7 @@ const reloadPatience = 5 * time.Second
 // keepConfig reads the configuration when it may have changed, and for each value on
 // reload. It runs beside Run's loop: the file may be on a disk that does not answer.
 func (d *Daemon) keepConfig(ctx context.Context, reload <-chan os.Signal) {
-	changed := d.watch(ctx)
+	changed, differs := d.watch(ctx), config.Compare(ctx, d.options.ConfigPath, d.config.looks)
 	d.reloadChanged() // what was written before the watch stood
 	for {
 		select {
@@ -152,18 +167,22 @@ func (d *Daemon) keepConfig(ctx context.Context, reload <-chan os.Signal) {
 			}
 		case <-changed:
 			d.reloadChanged()
+		case <-differs:
+			d.reloadChanged()
 		case <-d.recheck():
 			d.reloadMended()
 		}
 	}
 }
 
-// watch sends when the configuration file may have changed. Without inotify there
-// is still SIGHUP.
+// watch sends when the configuration file may have changed. What the watch cannot
+// see is compared after each exchange and each status; see configuration.look.
 func (d *Daemon) watch(ctx context.Context) <-chan struct{} {
 	changed, err := d.outside.WatchConfig(ctx, d.options.ConfigPath)
 	if err != nil {
-		d.log.Warn().Err(err).Msg("configuration is not watched; send SIGHUP after a change")
+		why := err.Error()
+		d.config.unwatched.Store(&why)
+		d.log.Warn().Err(err).Msg("the configuration cannot be watched; a change is noticed after the next refresh or status")
 	}
 	return changed
 }

@@ -15,6 +15,7 @@ import (
 )
 
 func (a api) handleStatus(w http.ResponseWriter, r *http.Request) {
+	defer a.config.look() // which no answer waits for
 	s := ipc.Status{
 		Version: a.options.Version, PID: os.Getpid(), StartedAt: a.started.UTC(),
 		Config: a.config.status(a.options.ConfigPath), TokensKept: a.tokens.State(), Profiles: []ipc.ProfileStatus{}, Hardening: a.hardening(),

@@ -83,6 +83,7 @@ func (n narrator) heardOf(e profile.Event) {
 		case n.told.line <- struct{}{}:
 		default: // it is due already
 		}
+		n.config.look()
 	}
 }
 

@@ -169,6 +169,9 @@ type ConfigStatus struct {
 	// Error is why the file as it stands now was not taken; the configuration
 	// before it stays in force.
 	Error string `json:"error,omitempty"`
+	// Unwatched is why a change of the file is only noticed after the next refresh
+	// or status. It is empty if the file is watched.
+	Unwatched string `json:"unwatched,omitempty"`
 }
 
 // The states of a profile.

@@ -75,6 +75,10 @@ func hintsOf(s ipc.Status) []hint {
 	return list
 }
 
+func unwatchedLine(c ipc.ConfigStatus) string {
+	return "a change of " + c.Path + " is only noticed after the next refresh or status, because it cannot be watched: " + c.Unwatched
+}
+
 const unlockHint = "bloq-agent unlock"
 
 // show prints s. Of one hint the caller speaks; several stand beside what they
@@ -92,6 +96,11 @@ func show(s ipc.Status, asJSON bool, hints []hint) error {
 	if s.Config.Error != "" {
 		for _, line := range strings.Split(s.Config.Error, "\n") {
 			complain("error: configuration not taken: %s", line)
+		}
+	}
+	if s.Config.Unwatched != "" {
+		if err := printf("%s\n", unwatchedLine(s.Config)); err != nil {
+			return err
 		}
 	}
 	if s.Locked {
