@@ -37,7 +37,7 @@ func (d *Daemon) confine() {
 	case d.config.get().NoLandlock:
 		c.reason = errors.New("the configuration says landlock = false")
 	default:
-		if c.abi, c.reason = harden.Confine(dirs); c.reason == nil {
+		if c.abi, c.reason = harden.Confine(dirs, ownSocket{d}.ground()); c.reason == nil {
 			c.dirs = dirs
 		} else {
 			d.log.Warn().Err(c.reason).Msg("writes are not confined; going on without")

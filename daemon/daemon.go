@@ -103,6 +103,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	systemd.Ready()
 	go tells.keepStatusLine(ctx)
 	go d.keepConfig(ctx, reload)
+	go ownSocket{d}.keep(ctx)
 	beat := newPulse()
 	go systemd.Watchdog(ctx, alive(d.server.Turns, beat.turns), func(err error) { d.log.Warn().Err(err).Msg("no sign of life for the watchdog") })
 	for { // it touches no file: the watchdog looks at it

@@ -20,8 +20,9 @@
 //	Set.background's             a profile, Configure  its exchange or its looks are over
 //	Set.each's                   its caller, waiting   f returns
 //	Daemon.keepConfig            Run                   ctx ends; a hung disk keeps it
-//	config.Watch's               keepConfig            ctx ends; a hung disk keeps it
+//	config.Watch's               keepConfig, ownSocket ctx ends; a hung disk keeps it
 //	config.Compare's             keepConfig            ctx ends; a hung disk keeps it
+//	ownSocket.keep               Run                   ctx ends; a hung disk keeps it
 //	store.Glance.Look's          a request             its look at the disk is over
 //	three of wake.Watch's        Run                   ctx ends; a frozen system bus keeps one of them
 //	callers.Ring.Run             Run                   ctx ends

@@ -34,9 +34,20 @@ func (n narrator) keepStatusLine(ctx context.Context) {
 	}
 }
 
+// lineDue has the line of status made anew.
+func (t *told) lineDue() {
+	select {
+	case t.line <- struct{}{}:
+	default: // it is due already
+	}
+}
+
 // statusLine describes the profiles in at most systemd.MaxStatus bytes, problems
 // first. If that is not enough for all, it begins with how many are in which state.
 func statusLine(d *Daemon) string {
+	if lost := d.told.socket.Load(); lost != nil && *lost != "" {
+		return ipc.Visible(*lost)
+	}
 	set := d.state.set.Load()
 	if set == nil {
 		return "the profiles cannot be read; bloq-agent status"

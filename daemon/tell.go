@@ -20,7 +20,8 @@ type told struct {
 	lost     atomic.Bool // access tokens will not survive a restart
 	refusals seldom
 	troubles seldom
-	line     chan struct{} // holds one: the line of status is another now
+	line     chan struct{}          // holds one: the line of status is another now
+	socket   atomic.Pointer[string] // why callers do not find it; see ownSocket.lost
 
 	mu   sync.Mutex
 	days map[string]int64 // by profile: days before the end of its login
@@ -79,10 +80,7 @@ func (n narrator) heardOf(e profile.Event) {
 			n.tokens.Changed()
 		}
 		n.sinks.Touch(e.Profile)
-		select {
-		case n.told.line <- struct{}{}:
-		default: // it is due already
-		}
+		n.told.lineDue()
 		n.config.look()
 	}
 }

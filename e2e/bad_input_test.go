@@ -74,7 +74,7 @@ func TestBadInput(t *testing.T) {
 		"bad store of serve":   {"", []string{"serve", "--store", "cellar"}, 2, "keyring, file or memory", "bloq-agent serve --help"},
 		"bad level of serve":   {"", []string{"serve", "--log-level", "loud"}, 2, "loud", "bloq-agent serve --help"},
 		"bad format of serve":  {"", []string{"serve", "--log-format", "xml"}, 2, "xml", "bloq-agent serve --help"},
-		"second daemon":        {"", []string{"serve"}, 1, "another bloq-agent serves this socket", "bloq-agent status"},
+		"second daemon":        {"", []string{"serve"}, 1, "bloq-agent is already running (pid ", "bloq-agent status"},
 		"path too long":        {"", []string{"serve", "--socket", "/" + strings.Repeat("x", 107)}, 2, "longer than 107 bytes", "--socket"},
 		"path too long to ask": {"", []string{"status", "--socket", "/" + strings.Repeat("x", 107)}, 2, "longer than 107 bytes", ""},
 	} {

@@ -141,7 +141,7 @@ func bind(cmd *cobra.Command) (net.Listener, error) {
 	case errors.Is(err, ipc.ErrPathTooLong):
 		return nil, fail(ipc.ExitUsage, "bloq-agent serve --socket /tmp/bloq/agent.sock", "%s: %v", path, ipc.ErrPathTooLong)
 	case errors.Is(err, server.ErrInUse):
-		return nil, fail(ipc.ExitInternal, "bloq-agent status", "%v: %s", err, path)
+		return nil, fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
 	case errors.As(err, &dir) && dir.Repairable:
 		return nil, fail(ipc.ExitUsage, "chmod go-w "+ipc.ShellWord(dir.Dir), "%v", err)
 	case errors.As(err, &dir):

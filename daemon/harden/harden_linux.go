@@ -7,11 +7,13 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
@@ -82,9 +84,10 @@ var userNamespace = sync.OnceValue(func() bool {
 const probe = "/dev/zero"
 
 // Confine forbids this process, and all that it starts, to write anything but
-// beneath those of dirs that are there, and to /dev/null. Reading stays open. It
-// cannot be undone. Abi is that of the kernel's Landlock.
-func Confine(dirs []string) (abi int, err error) {
+// beneath those of dirs that are there, and to /dev/null. Beneath grounds it may make
+// sockets and directories. Reading stays open. It cannot be undone. Abi
+// is that of the kernel's Landlock.
+func Confine(dirs []string, grounds ...string) (abi int, err error) {
 	abi, err = version()
 	if err != nil {
 		return 0, err
@@ -94,7 +97,8 @@ func Confine(dirs []string) (abi int, err error) {
 	// and to signal, which the keyring and the notify socket need. Rights that an
 	// older kernel does not know are left out.
 	err = landlock.V5.BestEffort().RestrictPaths(
-		landlock.RODirs("/"), landlock.RWDirs(dirs...).IgnoreIfMissing(), landlock.RWFiles(os.DevNull))
+		landlock.RODirs("/"), landlock.RWDirs(dirs...).IgnoreIfMissing(),
+		landlock.PathAccess(makeOnly, named(grounds)...).IgnoreIfMissing(), landlock.RWFiles(os.DevNull))
 	if err != nil {
 		return 0, fmt.Errorf("landlock: %w", err)
 	}
@@ -106,6 +110,13 @@ func Confine(dirs []string) (abi int, err error) {
 		return 0, fmt.Errorf("%s can be written all the same", probe)
 	}
 	return abi, nil
+}
+
+// makeOnly lets nobody make, write or remove a file.
+const makeOnly = ll.AccessFSMakeSock | ll.AccessFSMakeDir
+
+func named(paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return path == "" })
 }
 
 func canWrite(path string) error {

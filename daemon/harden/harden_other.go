@@ -18,4 +18,4 @@ func Start(cmd *exec.Cmd) error { return cmd.Start() }
 func Now() State { return State{Dumpable: true, CoreLimit: math.MaxUint64} }
 
 // Confine does nothing here.
-func Confine([]string) (int, error) { return 0, errors.New("only Linux has Landlock") }
+func Confine([]string, ...string) (int, error) { return 0, errors.New("only Linux has Landlock") }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,36 @@ func TestConfine(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "echo x 2>/dev/null >"+filepath.Join(outside, "x"))
 	if err := cmd.Run(); err == nil {
 		t.Error("a child can write elsewhere")
+	}
+}
+
+// Where the daemon may have to make its socket again, it can make, write and remove no
+// file.
+func TestOnGroundNothingIsWrittenOrRemoved(t *testing.T) {
+	needLandlock(t)
+	ground := os.Getenv(role)
+	if ground == "" {
+		child(t, t.TempDir())
+		return
+	}
+	old := filepath.Join(ground, "old")
+	do(t, os.WriteFile(old, []byte("text"), 0o600))
+	_, err := Confine([]string{filepath.Join(ground, "missing")}, ground, "")
+	do(t, err)
+	do(t, os.Mkdir(filepath.Join(ground, "dir"), 0o700))
+	l, err := net.Listen("unix", filepath.Join(ground, "dir", "s"))
+	do(t, err)
+	defer func() { _ = l.Close() }()
+	for name, err := range map[string]error{
+		"write":  canWrite(old),
+		"new":    os.WriteFile(filepath.Join(ground, "new"), []byte("x"), 0o600),
+		"remove": os.Remove(old),
+		"rename": os.Rename(old, filepath.Join(ground, "newer")),
+		"link":   os.Symlink("x", filepath.Join(ground, "link")),
+	} {
+		if !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -43,6 +43,31 @@ func TestInstallEnableAsk(t *testing.T) {
 	}
 }
 
+// A socket that is stopped, or has lost its file or its directory, is mended by the
+// one command that the helper names, and the daemon says the same.
+func TestALostSocketIsMendedByItsHint(t *testing.T) {
+	h := ready(t)
+	u := h.serving()
+	const command = "systemctl --user restart bloq-agent.socket"
+	dir := "/run/user/" + h.uid("alice") + "/bloq-agent"
+	for name, lose := range map[string]func(){
+		"stopped":           func() { u.systemctl("stop", "bloq-agent.socket") },
+		"without its file":  func() { h.must("alice", "rm", dir+"/agent.sock") },
+		"without directory": func() { h.must("alice", "rm", "-r", dir) },
+	} {
+		u.mustToken()
+		lose()
+		if r := u.token(); r.code != 4 || !strings.Contains(r.err, "hint: "+command+"\n") {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if name != "stopped" {
+			h.eventually(20*time.Second, "the daemon says so", func() bool { return strings.HasSuffix(u.show("service", "StatusText"), command) })
+		}
+		u.systemctl("restart", "bloq-agent.socket")
+		u.mustToken()
+	}
+}
+
 func TestKillsUnderLoad(t *testing.T) {
 	h := ready(t)
 	u := h.serving()

@@ -35,6 +35,11 @@ func StartHint(flag string) string {
 		home + "/.config/systemd/user", home + "/.local/share/systemd/user",
 	} {
 		if exists(dir + "/bloq-agent.socket") {
+			// enable --now does nothing for a socket that has lost its file.
+			const wanted = "/systemd/user/sockets.target.wants/bloq-agent.socket"
+			if exists(home+"/.config"+wanted) || exists("/etc"+wanted) {
+				return "systemctl --user restart bloq-agent.socket"
+			}
 			return "systemctl --user enable --now bloq-agent.socket"
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrInUse says that a daemon serves the socket already.
-var ErrInUse = errors.New("another bloq-agent serves this socket")
+var ErrInUse = errors.New("bloq-agent is already running")
 
 // A DirError says why a directory cannot hold the socket.
 type DirError struct {
@@ -51,7 +51,7 @@ func Listen(path string) (net.Listener, error) {
 		_ = lock.Close()
 		return nil, err
 	}
-	return &owned{UnixListener: l, lock: lock}, nil
+	return &owned{path: path, socket: l, lock: lock}, nil
 }
 
 func checkDir(dir string) error {
@@ -90,20 +90,35 @@ func checkParent(dir string) error {
 
 // takeLock decides between daemons that start at the same moment: whoever
 // holds the lock may take a socket that nobody answers on for a stale one.
-// Without it, two could each see the other's as stale.
+// Without it, two could each see the other's as stale. The second lock is for its
+// pid, which the kernel knows of that kind and not of flock's; nothing is written,
+// so no pid is ever a dead one's.
 func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
 		if err == syscall.EWOULDBLOCK {
-			return nil, ErrInUse
+			err = inUse(f)
+		} else {
+			err = fmt.Errorf("locking %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("locking %s: %w", path, err)
+		_ = f.Close()
+		return nil, err
 	}
+	// Without it, the pid is not named.
+	_ = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_RDLCK})
 	return f, nil
+}
+
+// inUse is ErrInUse with the process that holds the lock f, if the kernel tells.
+func inUse(f *os.File) error {
+	holder := syscall.Flock_t{Type: syscall.F_WRLCK}
+	if err := syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &holder); err != nil || holder.Type == syscall.F_UNLCK || holder.Pid <= 0 {
+		return ErrInUse
+	}
+	return fmt.Errorf("%w (pid %d)", ErrInUse, holder.Pid)
 }
 
 func bind(path string) (*net.UnixListener, error) {
@@ -137,15 +152,4 @@ func removeStale(path string) error {
 		return err
 	}
 	return os.Remove(path)
-}
-
-// owned holds the lock for as long as the socket lives. The lock's file stays:
-// removing it would let a third daemon lock a new one of the same name.
-type owned struct {
-	*net.UnixListener
-	lock *os.File
-}
-
-func (o *owned) Close() error {
-	return errors.Join(o.UnixListener.Close(), o.lock.Close())
 }

@@ -16,6 +16,7 @@ func TestTurns(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
 	l, err := Listen(path)
 	do(t, err)
+	do(t, setDeadline(l, time.Time{})) // else no loop would be seen to stand still
 	answer := make(chan struct{})
 	s := New(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-answer }), Hooks{})
 	s.guard.limit = 2

@@ -1,0 +1,33 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bloq-agent/accounts/sandbox"
+)
+
+// A cleaner, or a logout, takes the socket, its directory or the one above. The
+// daemon is the same afterwards, and callers find it: confined, and with no hint.
+func TestASocketThatIsTakenAway(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	w.start("--store", "memory")
+	w.login()
+	dir := filepath.Dir(w.socket())
+	for n, remove := range []func() error{
+		func() error { return os.Remove(w.socket()) },
+		func() error { return os.RemoveAll(dir) },
+		func() error { return errors.Join(os.Rename(dir, dir+".old"), os.RemoveAll(dir+".old")) },
+		func() error { return os.RemoveAll(dir) },
+	} {
+		must(t, remove())
+		w.eventually("callers find the daemon again", func() bool { return w.run("", "bloq-token").code == 0 })
+		w.eventually("it is told", func() bool {
+			return strings.Count(w.log.String(), "the socket was gone and has been made again") == n+1
+		})
+	}
+	w.stop()
+}
