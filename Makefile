@@ -35,7 +35,7 @@ demo: build
 	@$(BIN)/bloq-sandbox demo
 
 # What some tests need besides Go; where it is missing they skip themselves.
-PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon Xvfb curl man zsh fish git nginx cargo kubectl terraform docker pnpm pnpm-10 crane git-new
+PROGRAMS_FOR_TESTS = dbus-daemon gnome-keyring-daemon keepassxc xdotool Xvfb curl man zsh fish git nginx cargo kubectl terraform docker pnpm pnpm-10 crane git-new
 # .ci/tools puts there what Debian does not have.
 export PATH := $(PATH):$(HOME)/.cache/bloq-tools/bin
 MISSING := $(strip $(if $(RACE),,cc) $(foreach p,$(PROGRAMS_FOR_TESTS),$(if $(shell PATH="$(PATH)" command -v $(p)),,$(p))))
@@ -44,7 +44,7 @@ test:
 	@echo "race detector: $(if $(RACE),on,off)"
 ifneq ($(MISSING),)
 	@echo "skipped, because they are not installed: $(MISSING)"
-	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring xvfb curl git nginx-light man-db bash-completion zsh fish; .ci/tools"
+	@echo "to run everything: apt-get install -y --no-install-recommends gcc libc6-dev dbus gnome-keyring keepassxc xdotool xvfb curl git nginx-light man-db bash-completion zsh fish; .ci/tools"
 	@echo "(cargo, kubectl, terraform and docker's client: from wherever you have such things)"
 endif
 	@test "$$(id -u)" = 0 || echo "skipped, because it takes root: the tests with a peer of another user, and those with a network of their own"

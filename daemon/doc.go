@@ -34,6 +34,7 @@
 //	backlog.run                  NewLogger             the process does: its write may hang
 //	two of wake.Clock's          New                   the daemon stops
 //	Keyring.Watch's              a storeWatch          its context ends
+//	a call of the Keyring's      its caller, waiting   the service answers; its caller leaves and no person is asked; Keyring.Close
 //
 // # State
 //

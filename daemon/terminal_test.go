@@ -80,7 +80,7 @@ func TestAStatusIsOneLineToSystemd(t *testing.T) {
 	key := store.NewKey(filepath.Join(dir, poison), "")
 	d, err := New(Options{
 		StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), Log: zerolog.Nop(),
-		Stores: profile.Stores{Memory: store.NewMemory(), File: store.NewFile(dir, key)},
+		Stores: profile.Stores{Keyring: store.NewKeyring(), Memory: store.NewMemory(), File: store.NewFile(dir, key)},
 	})
 	do(t, err)
 	t.Cleanup(d.Close)

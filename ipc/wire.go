@@ -180,7 +180,7 @@ const (
 	StateStale         = "stale"         // a valid token, but the refresh is failing
 	StateUnavailable   = "unavailable"   // no valid token; it will repair itself
 	StateNeedsLogin    = "needs login"   // only the person can repair it
-	StateLocked        = "locked"        // the store must be unlocked
+	StateLocked        = "locked"        // the store must be unlocked, or its question be answered
 	StateConfiguration = "configuration" // the configuration must be mended
 )
 

@@ -316,3 +316,7 @@ func (v *keyringView) jitter(op, id string) time.Duration {
 	v.counts[op+id]++
 	return spread(200*time.Microsecond, 3*time.Millisecond, v.world.seed, v.nth, op, id, v.counts[op+id])
 }
+
+// AskAgain and Close do nothing: this service asks no person.
+func (v *keyringView) AskAgain() {}
+func (v *keyringView) Close()    {}

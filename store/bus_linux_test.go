@@ -25,6 +25,7 @@ func probeBus(t *testing.T, address, runtimeDir string) error {
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", address)
 	t.Setenv("XDG_RUNTIME_DIR", runtimeDir)
 	k := store.NewKeyring()
+	defer k.Close()
 	item := store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte("a year long"))}
 	if err := k.Save(t.Context(), store.NewID(), item); err != nil {
 		return err
@@ -206,7 +207,9 @@ func TestABusThatIsSwappedInIsSentNothing(t *testing.T) {
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path="+link+"/bus")
 	outcomes := map[string]int{}
 	for i := 0; i < 5000 && (i < 200 || len(outcomes) < 2); i++ {
-		_, err := store.NewKeyring().Load(t.Context(), store.NewID())
+		k := store.NewKeyring()
+		_, err := k.Load(t.Context(), store.NewID())
+		k.Close()
 		var u *store.Unavailable
 		switch {
 		case errors.Is(err, store.ErrNotFound):

@@ -8,3 +8,6 @@ func UseRunUser(t *testing.T, dir string) {
 	runUser = dir
 	t.Cleanup(func() { runUser = old })
 }
+
+// ProgramName is what people are told of a program that the kernel calls comm.
+func ProgramName(comm string) string { return programName(comm) }

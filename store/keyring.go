@@ -3,8 +3,11 @@ package store
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -24,12 +27,11 @@ type Service interface {
 	// Save keeps a copy, and returns nil when that is on the service's disk.
 	Save(ctx context.Context, id string, secret []byte) error
 	Delete(ctx context.Context, id string) error
-	// Watch is Keyring.Watch.
+	// Watch, AskAgain and Close are Keyring's.
 	Watch(ctx context.Context) <-chan struct{}
+	AskAgain()
+	Close()
 }
-
-// desktop is the Secret Service of the session (macOS: the keychain).
-type desktop struct{}
 
 // Reasons for which a keyring cannot be had. They are words of the status.
 const (
@@ -41,7 +43,12 @@ const (
 	reasonFrozen    = "frozen"
 	reasonGone      = "gone"
 	reasonRefused   = "refused"
+	reasonConsent   = "waiting for your consent"
+	reasonDenied    = "no consent"
 )
+
+// theKeyring stands for a program whose name is not known.
+const theKeyring = "the keyring"
 
 // Keyring keeps items in the desktop's Secret Service (macOS: the keychain). Each
 // call ends within keyringTimeout, whatever becomes of the service.
@@ -57,7 +64,7 @@ type Keyring struct {
 const frozenFor = time.Second
 
 // NewKeyring does not touch the keyring yet.
-func NewKeyring() *Keyring { return NewKeyringOf(desktop{}) }
+func NewKeyring() *Keyring { return NewKeyringOf(&desktop{}) }
 
 // NewKeyringOf keeps items in another service than the desktop's.
 func NewKeyringOf(s Service) *Keyring { return &Keyring{service: s} }
@@ -99,11 +106,20 @@ func (k *Keyring) Delete(ctx context.Context, id string) error {
 }
 
 // Watch sends a value, until ctx ends, whenever something about the keyring may
-// have changed: it was unlocked or locked, came or went. It is a hint; values
-// may be missed. It is nil if there is no bus now, and closed when the bus goes.
+// have changed: it was unlocked or locked, came or went, or a person has answered a
+// question. It is a hint; values may be missed. It is nil if the keyring cannot be
+// watched now, and closed when that ends.
 func (k *Keyring) Watch(ctx context.Context) <-chan struct{} { return k.service.Watch(ctx) }
 
-// bounded gives f its time. However it fails after that, it was too slow.
+// AskAgain lets the keyring ask a person who has refused before.
+func (k *Keyring) AskAgain() { k.service.AskAgain() }
+
+// Close ends what is open to the keyring, and with it the consent that a person has
+// given. The next call connects anew.
+func (k *Keyring) Close() { k.service.Close() }
+
+// bounded gives f its time. However it fails after that, it was too slow, unless it
+// waits for a person.
 func (k *Keyring) bounded(callers context.Context, id string, f func(context.Context) error) error {
 	if err := usable(callers, id); err != nil {
 		return err
@@ -117,7 +133,7 @@ func (k *Keyring) bounded(callers context.Context, id string, f func(context.Con
 	ctx, cancel := context.WithTimeout(callers, keyringTimeout)
 	defer cancel()
 	err := f(ctx)
-	if err == nil || ctx.Err() == nil {
+	if err == nil || ctx.Err() == nil || isLocked(err) {
 		return err
 	}
 	if callers.Err() == nil { // it was not just a caller in a hurry
@@ -145,4 +161,35 @@ func unavailable(reason string, err error) error {
 		u.Hint = "bloq-agent status"
 	}
 	return u
+}
+
+func lockedCollection(label string) error {
+	return unavailable(reasonLocked, errors.New("the collection "+label+" is locked"))
+}
+
+func consentWanted(program string) error {
+	return consent(reasonConsent, "the keyring is asking for your consent: answer "+program+"'s window",
+		"allow bloq-agent in "+program+"'s window")
+}
+
+func consentDenied(program string) error {
+	return consent(reasonDenied, "the keyring did not get your consent: "+program+"'s window was dismissed",
+		"bloq-agent unlock, then allow bloq-agent in "+program+"'s window")
+}
+
+func consent(reason, sentence, hint string) error {
+	return &Unavailable{Store: "keyring", Reason: reason, Sentence: sentence, Hint: hint, Locked: true}
+}
+
+func isLocked(err error) bool {
+	var u *Unavailable
+	return errors.As(err, &u) && u.Locked
+}
+
+// plain is text for a sentence, or other if text has anything that might spoil one.
+func plain(text, other string) string {
+	if text == "" || len(text) > 64 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return other
+	}
+	return text
 }

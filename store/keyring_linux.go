@@ -31,37 +31,37 @@ type wireSecret struct {
 	ContentType string
 }
 
-// A secretService is a connection to a bus that was checked, and the collection
-// on it that was found unlocked. go-keyring is not used here: it connects once
-// more by itself, to whatever is at the address by then, and can neither be
-// cancelled nor be kept from asking a person for an unlock.
+// A secretService is a connection to a bus that was checked, and what the last
+// findCollection found on it. go-keyring is not used here: it connects once more by
+// itself, to whatever is at the address by then, and can neither be cancelled nor
+// be kept from asking a person for an unlock.
 type secretService struct {
 	bus        *dbus.Conn
-	collection dbus.ObjectPath
+	close      func()          // ends what the service keeps for us, too: sessions and prompts
+	owner      string          // of the service's name: its address on the bus
+	program    string          // that the owner is, for people
+	collection dbus.ObjectPath // unlocked
+	session    dbus.ObjectPath // or ""; of this owner
 }
 
+// openService connects before ctx ends, for longer than that.
 func openService(ctx context.Context) (*secretService, error) {
-	bus, err := connectBus(ctx)
+	lasting, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, cancel)
+	bus, err := connectBus(lasting)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	s := &secretService{bus: bus}
-	if err := s.findCollection(ctx); err != nil {
+	s := &secretService{bus: bus, close: func() { _ = bus.Close(); cancel() }}
+	if !stop() {
 		s.close()
-		return nil, err
+		return nil, ctx.Err()
 	}
 	return s, nil
 }
 
-// close ends what the service keeps for us, too: sessions and prompts.
-func (s *secretService) close() { _ = s.bus.Close() }
-
-func (desktop) Load(ctx context.Context, id string) ([]byte, error) {
-	s, err := openService(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
+func (s *secretService) load(ctx context.Context, id string) ([]byte, error) {
 	item, err := s.find(ctx, id)
 	if err != nil {
 		return nil, err
@@ -71,28 +71,21 @@ func (desktop) Load(ctx context.Context, id string) ([]byte, error) {
 	if err := s.prompted(ctx, secretsPath, secretsIface+".Unlock", &unlocked, []dbus.ObjectPath{item}); err != nil {
 		return nil, err
 	}
-	session, err := s.session(ctx)
-	if err != nil {
+	if err := s.openSession(ctx); err != nil {
 		return nil, err
 	}
 	var secret wireSecret
-	err = s.bus.Object(secretsName, item).CallWithContext(ctx, itemIface+".GetSecret", 0, session).Store(&secret)
+	err = s.bus.Object(secretsName, item).CallWithContext(ctx, itemIface+".GetSecret", 0, s.session).Store(&secret)
 	if err != nil {
 		return nil, failedCall(err)
 	}
 	return secret.Value, nil
 }
 
-// Save replaces the item. Label and attributes are those of go-keyring,
-// which wrote the items of earlier versions.
-func (desktop) Save(ctx context.Context, id string, b []byte) error {
-	s, err := openService(ctx)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	session, err := s.session(ctx)
-	if err != nil {
+// save replaces the item. Label and attributes are those of go-keyring, which
+// wrote the items of earlier versions.
+func (s *secretService) save(ctx context.Context, id string, b []byte) error {
+	if err := s.openSession(ctx); err != nil {
 		return err
 	}
 	properties := map[string]dbus.Variant{
@@ -101,15 +94,10 @@ func (desktop) Save(ctx context.Context, id string, b []byte) error {
 	}
 	var item dbus.ObjectPath
 	return s.prompted(ctx, s.collection, collectIface+".CreateItem", &item,
-		properties, wireSecret{session, []byte{}, b, "text/plain; charset=utf8"}, true)
+		properties, wireSecret{s.session, []byte{}, b, "text/plain; charset=utf8"}, true)
 }
 
-func (desktop) Delete(ctx context.Context, id string) error {
-	s, err := openService(ctx)
-	if err != nil {
-		return err
-	}
-	defer s.close()
+func (s *secretService) delete(ctx context.Context, id string) error {
 	item, err := s.find(ctx, id)
 	if err != nil {
 		return err
@@ -133,16 +121,18 @@ func (s *secretService) find(ctx context.Context, id string) (dbus.ObjectPath, e
 	return items[0], nil
 }
 
-// session is one in which secrets cross the bus in clear: its server is trusted,
-// and the service with it.
-func (s *secretService) session(ctx context.Context) (dbus.ObjectPath, error) {
-	var none dbus.Variant
-	var session dbus.ObjectPath
-	err := s.bus.Object(secretsName, secretsPath).CallWithContext(ctx, secretsIface+".OpenSession", 0, "plain", dbus.MakeVariant("")).Store(&none, &session)
-	if err != nil {
-		return "", failedCall(err)
+// openSession opens a session, unless one is open. Secrets cross the bus in clear in
+// it: its server is trusted, and the service with it.
+func (s *secretService) openSession(ctx context.Context) error {
+	if s.session != "" {
+		return nil
 	}
-	return session, nil
+	var none dbus.Variant
+	err := s.bus.Object(secretsName, secretsPath).CallWithContext(ctx, secretsIface+".OpenSession", 0, "plain", dbus.MakeVariant("")).Store(&none, &s.session)
+	if err != nil {
+		return failedCall(err)
+	}
+	return nil
 }
 
 // prompted calls a method that may want a person's consent, and waits for it
@@ -160,11 +150,11 @@ func (s *secretService) prompted(ctx context.Context, at dbus.ObjectPath, method
 	if prompt == noPath {
 		return nil
 	}
-	signals := make(chan *dbus.Signal, 16)
-	s.bus.Signal(signals)
-	if err := s.bus.AddMatchSignalContext(ctx, dbus.WithMatchObjectPath(prompt), dbus.WithMatchInterface(promptIface)); err != nil {
-		return failedCall(err)
+	answers, stop, err := signals(ctx, s.bus, []dbus.MatchOption{dbus.WithMatchObjectPath(prompt), dbus.WithMatchInterface(promptIface)}, ownerChanged)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	if err := s.bus.Object(secretsName, prompt).CallWithContext(ctx, promptIface+".Prompt", 0, "").Err; err != nil {
 		return failedCall(err)
 	}
@@ -172,11 +162,11 @@ func (s *secretService) prompted(ctx context.Context, at dbus.ObjectPath, method
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case signal, ok := <-signals:
-			if !ok {
+		case signal, ok := <-answers:
+			switch {
+			case !ok, signal.Name == "org.freedesktop.DBus.NameOwnerChanged":
 				return unavailable(reasonGone, nil)
-			}
-			if signal.Path != prompt || signal.Name != promptIface+".Completed" || len(signal.Body) == 0 {
+			case signal.Path != prompt || signal.Name != promptIface+".Completed" || len(signal.Body) == 0:
 				continue
 			}
 			if dismissed, ok := signal.Body[0].(bool); !ok || dismissed {
@@ -185,72 +175,6 @@ func (s *secretService) prompted(ctx context.Context, at dbus.ObjectPath, method
 			return nil
 		}
 	}
-}
-
-// findCollection looks, without ever prompting anybody or unlocking anything,
-// for an unlocked collection: login, else the default.
-func (s *secretService) findCollection(ctx context.Context) error {
-	if err := haveService(ctx, s.bus); err != nil {
-		return err
-	}
-	path, err := collection(ctx, s.bus)
-	if err != nil {
-		return err
-	}
-	var locked dbus.Variant
-	err = s.bus.Object(secretsName, path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", dbus.FlagNoAutoStart, collectIface, "Locked").Store(&locked)
-	if err != nil {
-		return failedCall(err)
-	}
-	if is, ok := locked.Value().(bool); !ok || is {
-		return unavailable(reasonLocked, nil)
-	}
-	s.collection = path
-	return nil
-}
-
-// haveService starts the service if the bus knows how to. A service that is
-// started so is locked, and does not prompt by itself.
-func haveService(ctx context.Context, c *dbus.Conn) error {
-	bus := c.BusObject()
-	var owned bool
-	if err := bus.CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, secretsName).Store(&owned); err != nil {
-		return failedCall(err)
-	}
-	if owned {
-		return nil
-	}
-	var names []string
-	if err := bus.CallWithContext(ctx, "org.freedesktop.DBus.ListActivatableNames", 0).Store(&names); err != nil {
-		return failedCall(err)
-	}
-	if !slices.Contains(names, secretsName) {
-		return unavailable(reasonNoService, nil)
-	}
-	if err := bus.CallWithContext(ctx, "org.freedesktop.DBus.StartServiceByName", 0, secretsName, uint32(0)).Err; err != nil {
-		return failedCall(err)
-	}
-	return nil
-}
-
-// collection is the one to use: login, else the default.
-func collection(ctx context.Context, c *dbus.Conn) (dbus.ObjectPath, error) {
-	service := c.Object(secretsName, secretsPath)
-	var v dbus.Variant
-	if err := service.CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, secretsIface, "Collections").Store(&v); err != nil {
-		return "", failedCall(err)
-	}
-	if paths, ok := v.Value().([]dbus.ObjectPath); ok && slices.Contains(paths, loginPath) {
-		return loginPath, nil
-	}
-	var path dbus.ObjectPath
-	if err := service.CallWithContext(ctx, secretsIface+".ReadAlias", 0, "default").Store(&path); err != nil {
-		return "", failedCall(err)
-	}
-	if path == "/" {
-		return "", unavailable(reasonNone, nil)
-	}
-	return path, nil
 }
 
 // failedCall names what a call over the bus failed with.
@@ -272,9 +196,36 @@ func failedCall(err error) error {
 	return unavailable(reasonRefused, err)
 }
 
-// Watch listens to the service's signals on a connection of its own.
-func (desktop) Watch(ctx context.Context) <-chan struct{} {
-	changed := make(chan struct{}, 1)
+var ownerChanged = []dbus.MatchOption{
+	dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, secretsName),
+}
+
+// signals subscribes to what matches, until stop is called.
+func signals(ctx context.Context, bus *dbus.Conn, matches ...[]dbus.MatchOption) (_ <-chan *dbus.Signal, stop func(), err error) {
+	c := make(chan *dbus.Signal, 16)
+	bus.Signal(c)
+	stop = func() {
+		bus.RemoveSignal(c)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		for _, m := range matches {
+			_ = bus.RemoveMatchSignalContext(ctx, m...) // costs a few signals to nobody
+		}
+	}
+	for _, m := range matches {
+		if err := bus.AddMatchSignalContext(ctx, m...); err != nil {
+			stop()
+			return nil, nil, failedCall(err)
+		}
+	}
+	return c, stop, nil
+}
+
+// Watch sends a value, until ctx ends, whenever something about the keyring may
+// have changed: it was unlocked or locked, came or went, or a person has answered a
+// question. It is a hint; values may be missed. It is nil if there is no bus now,
+// and closed when the bus goes.
+func (d *desktop) Watch(ctx context.Context) <-chan struct{} {
 	ctx, cancel := context.WithCancel(ctx)         // ends the connection
 	slow := time.AfterFunc(keyringTimeout, cancel) // a bus that does not answer
 	c, err := connectBus(ctx)
@@ -282,32 +233,27 @@ func (desktop) Watch(ctx context.Context) <-chan struct{} {
 		cancel()
 		return nil
 	}
-	signals := make(chan *dbus.Signal, 16)
-	c.Signal(signals)
-	for _, match := range [][]dbus.MatchOption{
-		{dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchMember("PropertiesChanged"), dbus.WithMatchPathNamespace(secretsPath)},
-		{dbus.WithMatchInterface(secretsIface), dbus.WithMatchPathNamespace(secretsPath)},
-		{dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, secretsName)},
-	} {
-		if err := c.AddMatchSignalContext(ctx, match...); err != nil {
-			_ = c.Close()
-			cancel()
-			return nil
-		}
-	}
-	if !slow.Stop() {
+	heard, _, err := signals(ctx, c,
+		[]dbus.MatchOption{dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchMember("PropertiesChanged"), dbus.WithMatchPathNamespace(secretsPath)},
+		[]dbus.MatchOption{dbus.WithMatchInterface(secretsIface), dbus.WithMatchPathNamespace(secretsPath)}, ownerChanged)
+	if err != nil || !slow.Stop() {
 		_ = c.Close()
+		cancel()
 		return nil
 	}
-	go func() { // ends with the connection, which closes signals
+	changed := make(chan struct{}, 1)
+	d.mu.Lock()
+	d.watchers = append(d.watchers, changed)
+	d.mu.Unlock()
+	go func() { // ends with the connection, which closes heard
 		defer cancel()
-		defer close(changed)
-		for range signals {
-			select {
-			case changed <- struct{}{}:
-			default: // one is waiting already
-			}
+		for range heard {
+			poke(changed)
 		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.watchers = slices.DeleteFunc(d.watchers, func(w chan struct{}) bool { return w == changed })
+		close(changed)
 	}()
 	return changed
 }

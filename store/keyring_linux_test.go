@@ -3,6 +3,9 @@ package store_test
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,6 +49,7 @@ type careful struct {
 	answer string // "yes", "no", or "" for a person who is away
 	asked  atomic.Int32
 	value  []byte
+	hold   sync.Mutex // GetSecret waits for it
 }
 
 const (
@@ -94,6 +98,8 @@ func startCareful(t *testing.T, answer string) *careful {
 		},
 		carefulItem: {"org.freedesktop.Secret.Item": {
 			"GetSecret": func(session dbus.ObjectPath) (carefulSecret, *dbus.Error) {
+				s.hold.Lock()
+				defer s.hold.Unlock()
 				return carefulSecret{session, nil, s.value, "text/plain"}, nil
 			},
 			"Delete": func() (dbus.ObjectPath, *dbus.Error) { return carefulPrompt, nil },
@@ -119,9 +125,19 @@ func (s *careful) prompt(string) *dbus.Error {
 	return nil
 }
 
+// testProgram is what the kernel calls the program of this test, which is the
+// service.
+func testProgram(t *testing.T) string {
+	t.Helper()
+	comm, err := os.ReadFile("/proc/self/comm")
+	do(t, err)
+	return strings.TrimSpace(string(comm))
+}
+
 func TestAServiceThatAsksItsPerson(t *testing.T) {
 	item := store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte("a year long"))}
-	k, id := store.NewKeyring(), store.NewID()
+	id, window := store.NewID(), testProgram(t)+"'s window"
+	var k *store.Keyring
 	ways := map[string]func(context.Context) error{
 		"save": func(ctx context.Context) error { return k.Save(ctx, id, item) },
 		"load": func(ctx context.Context) error {
@@ -134,22 +150,96 @@ func TestAServiceThatAsksItsPerson(t *testing.T) {
 		"delete": func(ctx context.Context) error { return k.Delete(ctx, id) },
 	}
 	for answer, want := range map[string]string{
-		"yes": "", "no": "waiting for the keyring (locked)", "": "waiting for the keyring (frozen)",
+		"yes": "", "no": "the keyring did not get your consent: " + window + " was dismissed",
+		"": "the keyring is asking for your consent: answer " + window,
 	} {
 		s := startCareful(t, answer)
-		for n, name := range []string{"save", "load", "delete"} {
-			ctx, cancel := t.Context(), func() {}
-			if answer == "" { // the store's own bound is the same one
-				ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+		k = store.NewKeyring()
+		for n, name := range []string{"save", "load", "delete", "load"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if answer != "" {
+				cancel() // the store's own bound is the same one
+				ctx, cancel = t.Context(), func() {}
 			}
 			text := ""
 			if err := ways[name](ctx); err != nil {
 				text = err.Error()
 			}
 			cancel()
-			if text != want || int(s.asked.Load()) != n+1 {
+			asked := 1
+			if answer == "yes" {
+				asked = n + 1
+			}
+			if text != want || int(s.asked.Load()) != asked {
 				t.Errorf("%s, and the answer is %q: %q after %d prompts, want %q", name, answer, text, s.asked.Load(), want)
 			}
+		}
+		if answer == "no" {
+			k.AskAgain()
+			_ = ways["load"](t.Context())
+			if n := s.asked.Load(); n != 2 {
+				t.Errorf("%d prompts", n)
+			}
+		}
+		k.Close()
+	}
+}
+
+// Some services show their window while the item call runs.
+func TestAnItemCallThatDoesNotReturn(t *testing.T) {
+	s := startCareful(t, "yes")
+	s.hold.Lock()
+	item := store.Item{Origin: "https://x.example", RefreshToken: store.NewSecret([]byte("a year long"))}
+	k, id := store.NewKeyring(), store.NewID()
+	defer k.Close()
+	do(t, k.Save(t.Context(), id, item))
+	changed := k.Watch(t.Context())
+	want := "the keyring is asking for your consent: answer " + testProgram(t) + "'s window"
+	for range 3 {
+		asks(t, soon(t, k, id), want)
+	}
+	if n := s.asked.Load(); n != 2 { // the save's, and one
+		t.Errorf("%d prompts", n)
+	}
+	empty(changed)
+	s.hold.Unlock()
+	heard(t, changed)
+	if got, err := k.Load(t.Context(), id); err != nil || !got.Equal(item) {
+		t.Error(err)
+	}
+	if n := s.asked.Load(); n != 2 {
+		t.Errorf("%d prompts: the answer that came late was not used", n)
+	}
+}
+
+func TestALockEndsWhatWaits(t *testing.T) {
+	s := startCareful(t, "")
+	k, id := store.NewKeyring(), store.NewID()
+	for n := range int32(2) {
+		_ = soon(t, k, id)
+		if asked := s.asked.Load(); asked != n+1 {
+			t.Errorf("%d prompts", asked)
+		}
+		k.Close()
+	}
+}
+
+func TestALockedKeyringNamesItsCollection(t *testing.T) {
+	service := storetest.StartSecretService(t)
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", service.Address())
+	service.Lock(t)
+	k := store.NewKeyring()
+	defer k.Close()
+	asks(t, soon(t, k, store.NewID()), "waiting for the keyring (locked): the collection Login is locked")
+}
+
+func TestWhoseWindowItIs(t *testing.T) {
+	for comm, want := range map[string]string{
+		"keepassxc": "KeePassXC", "kwalletd6": "kwalletd6", "": "the keyring", "xdg-dbus-proxy": "the keyring",
+		"a\x1b[2J": "the keyring", "a\nb": "the keyring", "a\u202eb": "the keyring", "\xff": "the keyring", strings.Repeat("a", 65): "the keyring",
+	} {
+		if got := store.ProgramName(comm); got != want {
+			t.Errorf("%q: %q, want %q", comm, got, want)
 		}
 	}
 }

@@ -61,6 +61,8 @@ func (s *shelf) Delete(ctx context.Context, id string) error {
 }
 
 func (s *shelf) Watch(context.Context) <-chan struct{} { return nil }
+func (s *shelf) AskAgain()                             {}
+func (s *shelf) Close()                                {}
 
 func TestAKeyringOfAnotherService(t *testing.T) {
 	storetest.Run(t, func(*testing.T) store.Store { return store.NewKeyringOf(&shelf{items: map[string][]byte{}}) })

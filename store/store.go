@@ -43,13 +43,18 @@ type Store interface {
 type Unavailable struct {
 	Store  string
 	Reason string // "locked", "frozen", …
-	Hint   string // a command or a step for the person; may be empty
-	Locked bool   // a person must unlock it
-	Err    error  // what the system said; may be nil
+	// Sentence says it where the reason is too little; may be empty.
+	Sentence string
+	Hint     string // a command or a step for the person; may be empty
+	Locked   bool   // a person must unlock it, or answer its question
+	Err      error  // what the system said; may be nil
 }
 
 func (u *Unavailable) Error() string {
-	text := "waiting for the " + u.Store + " (" + u.Reason + ")"
+	text := u.Sentence
+	if text == "" {
+		text = "waiting for the " + u.Store + " (" + u.Reason + ")"
+	}
 	if u.Err != nil {
 		text += ": " + u.Err.Error()
 	}
@@ -59,7 +64,7 @@ func (u *Unavailable) Error() string {
 // Untouched reports whether the store certainly took nothing of what it was given.
 func (u *Unavailable) Untouched() bool {
 	switch u.Reason {
-	case reasonNoBus, reasonUntrusted, reasonNoService, reasonNone, reasonLocked:
+	case reasonNoBus, reasonUntrusted, reasonNoService, reasonNone, reasonLocked, reasonDenied:
 		return true
 	}
 	return false

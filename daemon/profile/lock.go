@@ -80,6 +80,7 @@ func (s *Set) Lock(force bool) error {
 		_ = p.replace(locking(p, force)) // fails only for a Set that is closed
 	})
 	s.stores.File.Key().Lock()
+	s.stores.Keyring.Close() // a person gives consent to what unlocks again
 	s.on(Event{Kind: LockedAll})
 	if err != nil {
 		return &Problem{Kind: Internal, Detail: "locked until the daemon restarts: " + err.Error(), Hint: restart(s, err, "bloq-agent lock")}
@@ -131,6 +132,7 @@ func (s *Set) Unlock(passphrase []byte) error {
 	if err := openKey(s, passphrase); err != nil {
 		return err
 	}
+	s.stores.Keyring.AskAgain()
 	if err := s.records.Dir().Remove(lockedFile); err != nil {
 		return &Problem{Kind: Internal, Detail: "unlocking: " + err.Error(), Hint: restart(s, err, "bloq-agent unlock")}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"bloq-agent/accounts"
@@ -148,13 +149,15 @@ func (w words) storeHint(st store.Store, err error) error {
 	if !errors.As(err, &u) || st.Name() != "keyring" {
 		return problem
 	}
-	problem.Hint = "bloq-agent login --store file"
+	hint := "bloq-agent login --store file"
 	if w.name != "default" {
-		problem.Hint += " --profile " + w.name
+		hint += " --profile " + w.name
 	}
 	if u.Locked {
-		problem.Hint = "unlock the keyring in your desktop session, or: " + problem.Hint
+		step, _, _ := strings.Cut(u.Hint, ", then: ")
+		hint = step + ", or: " + hint
 	}
+	problem.Hint = hint
 	return problem
 }
 

@@ -152,6 +152,7 @@ func (s *Set) Close() {
 		}
 	})
 	s.running.Wait()
+	s.stores.Keyring.Close()
 	_ = s.records.Close() // another daemon may open the directory
 }
 

@@ -50,7 +50,7 @@ func TestTheDaemonSeesTheNetworkChange(t *testing.T) {
 		}
 		d, err := daemon.New(daemon.Options{
 			Listener: listener, StateDir: dir, ConfigPath: filepath.Join(dir, "config.toml"), LogLevel: "debug",
-			Log: zerolog.New(zerolog.SyncWriter(log)), Stores: profile.Stores{Memory: store.NewMemory(), File: store.NewFile(dir, store.NewKey(dir, ""))},
+			Log: zerolog.New(zerolog.SyncWriter(log)), Stores: profile.Stores{Keyring: store.NewKeyring(), Memory: store.NewMemory(), File: store.NewFile(dir, store.NewKey(dir, ""))},
 		})
 		if err == nil {
 			err = d.Run(ctx, nil)
