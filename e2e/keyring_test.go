@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"bloq-agent/accounts/sandbox"
+	"bloq-agent/ipc"
 	"bloq-agent/store/storetest"
 )
 
@@ -96,5 +97,30 @@ func TestAnotherUsersKeyringGetsNoLogin(t *testing.T) {
 		t.Errorf("another user's keyring holds %d items", n)
 	}
 	w.must(w.pass, "bloq-agent", append(args, "--store", "file")...) // as the hint says
+	w.must("", "bloq-token")
+}
+
+func TestKeePassXCAsksForConsent(t *testing.T) {
+	service := storetest.StartKeePassXC(t)
+	w := newWorld(t, sandbox.Config{})
+	w.useBus(service.SecretService)
+	w.start()
+	w.login()
+	w.must("", "bloq-agent", "refresh")
+	w.stop()
+	w.start()
+	const asking = "default: the keyring is asking for your consent: answer KeePassXC's window"
+	w.wants(w.run("", "bloq-token"), 3, asking, "hint: allow bloq-agent in KeePassXC's window\n")
+	events := w.events()
+	service.Dismiss(t)
+	w.await(events, "the refusal is noticed", func(e ipc.Event) bool {
+		return e.Status != nil && strings.Contains(e.Status.LastError, "window was dismissed")
+	})
+	w.wants(w.run("", "bloq-agent", "unlock"), 3, asking, "hint: allow bloq-agent in KeePassXC's window\n")
+	if n := service.Windows(t); n != 1 {
+		t.Errorf("%d windows", n)
+	}
+	service.Allow(t)
+	w.await(events, "the profile goes on by itself", func(e ipc.Event) bool { return e.Event == "refreshed" })
 	w.must("", "bloq-token")
 }
