@@ -116,7 +116,7 @@ func (l *loop) woken(w wake) {
 	}
 	worth := s.worthAttempt(now)
 	if w.forced {
-		worth = !s.failedWithin(forcedGap, now) && !s.tooSoon(now)
+		worth = !s.failedWithin(forcedGap, now) && !tooSoon(s, now)
 	}
 	if !worth {
 		return

@@ -172,7 +172,7 @@ func (r *Refresher) Refresh(ctx context.Context) (*Snapshot, error) {
 		switch {
 		case s.Exchanges > before.Exchanges, s.failedWithin(forcedGap, now):
 			return s, nil
-		case s.tooSoon(now) && !r.busy.Load(): // after s: if it is true, s will be replaced
+		case tooSoon(s, now) && !r.busy.Load(): // after s: if it is true, s will be replaced
 			return s, ErrTooSoon
 		}
 		if err := r.await(ctx, s, wake{generation: s.Generation, forced: true}); err != nil {

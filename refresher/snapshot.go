@@ -207,7 +207,7 @@ func (s *Snapshot) worthAttempt(now instant) bool {
 	if s.wished && s.valid(now) && now.until(s.next) > 0 {
 		return false
 	}
-	return !s.failedWithin(requestGap, now) && !s.tooSoon(now)
+	return !s.failedWithin(requestGap, now) && !tooSoon(s, now)
 }
 
 // failedWithin reports whether the last exchange failed less than d ago.

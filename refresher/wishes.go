@@ -30,10 +30,10 @@ func (w *Wishes) spend(now instant) {
 }
 
 // TooSoon reports whether Refresh would return ErrTooSoon.
-func (s *Snapshot) TooSoon() bool { return s.tooSoon(read(s.clock)) }
+func (s *Snapshot) TooSoon() bool { return tooSoon(s, read(s.clock)) }
 
 // tooSoon: while there is neither a token nor a failure to answer with, a wish is
 // always granted.
-func (s *Snapshot) tooSoon(now instant) bool {
+func tooSoon(s *Snapshot, now instant) bool {
 	return !s.wishes.left(now) && (s.valid(now) || s.Class != None)
 }
