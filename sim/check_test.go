@@ -145,7 +145,7 @@ func (w *world) lockedDuring(a answer) bool {
 // callers have seen.
 func (w *world) mustBeQuick(s step) bool {
 	i, p := w.running(), w.person(s.profile)
-	if i == nil || p.now == nil || !p.sure || p.ops > 0 || s.has("cancel") || s.span("ttl", 0) > 0 {
+	if i == nil || p.now == nil || !p.sure || p.ops > 0 || s.has("cancel") || s.span("ttl", 0) > 0 || w.clocks.isWrong() {
 		return false
 	}
 	i.mu.Lock()
@@ -262,6 +262,10 @@ func (w *world) judge(i *instance, how string) {
 
 func (l *login) lost(w *world, how string, excused bool, what string) {
 	l.gone = how
+	l.profile.sure = false // one before it may be in force
+	for _, other := range l.profile.logins {
+		other.until = time.Time{}
+	}
 	if !excused {
 		w.violated("a login is never lost", "%s, when the daemon was %s: %s", l.title(), how, what)
 	}

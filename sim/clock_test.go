@@ -114,6 +114,12 @@ func (c *clocks) set(wrong time.Duration) {
 	}
 }
 
+func (c *clocks) isWrong() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wrong != 0
+}
+
 // reboot begins the time since boot anew. Waiters of daemons that are dead by then
 // stay as they are: nobody hears them.
 func (c *clocks) reboot() {

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // A kind of step, and how often it is drawn.
@@ -113,6 +114,9 @@ func draw(seed uint64) history {
 	length := 30 + int(270*r.Float64()*r.Float64()*r.Float64())
 	for len(h.steps) < length {
 		s := drawStep(r, some, sum, people)
+		if s.verb == "pass" && world.arg("ttl") != "" && s.span("for", 0) > time.Hour {
+			s.args["for"] = "31m" // short tokens make a long time dear, and no more interesting
+		}
 		h.steps = append(h.steps, s)
 		if ends := s.verb == "kill" || s.verb == "stop" || s.verb == "power"; ends && r.IntN(8) > 0 {
 			h.steps = append(h.steps, step{verb: "start", args: map[string]string{}})

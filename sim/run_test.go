@@ -113,8 +113,10 @@ func (w *world) finish() {
 	}
 	w.model.Lock()
 	w.mend()
-	if i := w.current; i != nil && !i.dead() {
-		i.kill()
+	for _, i := range w.instances {
+		if !i.dead() {
+			i.kill()
+		}
 	}
 	w.model.Unlock()
 	for _, i := range w.instances {

@@ -19,7 +19,8 @@ import (
 )
 
 // TestSeeds runs new seeds: a few, or SIM_SEEDS of them, or as many as SIM_FOR
-// allows, in a process for each processor.
+// allows, in a process for each processor. With SIM_STOP it ends with the first that
+// breaks a promise.
 func TestSeeds(t *testing.T) {
 	seeds, limit := number("SIM_SEEDS", 0), time.Duration(0)
 	if text := os.Getenv("SIM_FOR"); text != "" {
@@ -75,6 +76,8 @@ func (c *campaign) take() (first, n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
+	case c.broken > 0 && os.Getenv("SIM_STOP") != "":
+		return 0, 0
 	case c.limit > 0 && time.Since(c.began) > c.limit:
 		return 0, 0
 	case c.limit > 0:
@@ -163,6 +166,10 @@ func TestWorker(t *testing.T) {
 		r := run(t, h)
 		if r.broken() == "" {
 			continue
+		}
+		if os.Getenv("SIM_STOP") != "" {
+			fmt.Printf("broke: %s (seed %d)\n%s", r.violations[0], seed, r)
+			return
 		}
 		short := shrink(h, func(h history) bool { return run(t, h).broken() == r.broken() })
 		fmt.Printf("broke: %s (seed %d)\nIts shortest history:\n%s\nand what happened:\n%s\n", r.violations[0], seed, short, run(t, short))

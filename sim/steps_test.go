@@ -266,7 +266,7 @@ func reload(w *world, s step) {
 
 func hint(w *world, _ step) {
 	if i := w.running(); i != nil && i.hint != nil {
-		i.hint()
+		w.outside(i.hint)
 	}
 }
 
@@ -286,6 +286,12 @@ func begin(w *world, _ step) {
 		}
 		return
 	}
+	if w.current != nil && !w.current.dead() { // another start was quicker
+		i.kill()
+		return
+	}
+	w.current = i
+	w.trouble.set(w, "moved", false)
 	w.outside(func() {
 		select {
 		case <-i.serving:
@@ -305,14 +311,12 @@ func second(w *world, _ step) {
 	before := w.current
 	i, err := w.run()
 	if err == nil {
-		if !before.dead() && before.moved.IsZero() && !w.stopping(before) && !w.trouble.since(w, start) {
+		if !before.dead() && before.moved.IsZero() && !w.stopping(before) && !w.trouble.since(w, start) && w.kept == nil {
 			w.violated("one daemon has the state directory", "two run")
 		}
-		w.current = before
 		i.kill()
 		return
 	}
-	w.current = before
 	w.note("a second daemon: %v", err)
 }
 
