@@ -49,6 +49,7 @@ func restore(w *world, s step) {
 	if w.backup == nil || w.volume.restore(w.backup, "/state", s.has("inplace")) != nil {
 		return
 	}
+	w.kept = nil // it is not what was there
 	before, movedBefore := w.running(), time.Time{}
 	if before != nil {
 		movedBefore = before.moved
@@ -81,8 +82,9 @@ func putBack(w *world, s step) {
 	w.note("an older item of %s is back", s.profile)
 	// Until the next save the store has another token than the daemon.
 	p := w.person(s.profile)
-	if w.running() == nil && p.now != nil {
-		p.now.spent = "an older item"
+	p.putBack = true
+	if w.running() == nil {
+		p.memoryIsGone()
 	}
 }
 

@@ -221,6 +221,7 @@ func (w *world) judge(i *instance, how string) {
 	w.mustHoldNoSecret("the log", i.log.String())
 	records, readable := w.records()
 	for _, p := range w.people() {
+		p.memoryIsGone()
 		l := p.now
 		for _, other := range p.logins {
 			if other.refused {

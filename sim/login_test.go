@@ -67,6 +67,7 @@ type person struct {
 	now     *login   // the one that must be in force, if sure; nil for none
 	sure    bool
 	ops     int       // changes under way
+	putBack bool      // an older item lies in the store
 	mixed   bool      // two of them at a time
 	changed time.Time // when the last of them ended
 }
@@ -84,6 +85,18 @@ func (p *person) ends(at time.Time, now *login, sure bool) {
 	p.now, p.sure = now, sure && !p.mixed
 	if p.ops == 0 {
 		p.mixed = false
+	}
+}
+
+// memoryIsGone is for when no daemon knows any more what is newer than the item that
+// somebody has put back.
+func (p *person) memoryIsGone() {
+	if !p.putBack {
+		return
+	}
+	p.putBack, p.sure = false, false
+	for _, l := range p.logins {
+		l.spent, l.until = "an older item", time.Time{}
 	}
 }
 

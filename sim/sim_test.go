@@ -32,6 +32,7 @@ func TestSeeds(t *testing.T) {
 	}
 	if seeds == 0 && limit == 0 {
 		seeds = 60
+		t.Setenv("SIM_TWICE", "1")
 	}
 	c := &campaign{t: t, next: number("SIM_FROM", rand.Uint64N(1<<48)), seeds: seeds, began: time.Now(), limit: limit}
 	first := c.next
@@ -164,6 +165,11 @@ func TestWorker(t *testing.T) {
 		fmt.Println("seed", seed)
 		h := draw(seed)
 		r := run(t, h)
+		if os.Getenv("SIM_TWICE") != "" {
+			if again := run(t, h); again.hash != r.hash {
+				fmt.Printf("broke: a seed is its trace (seed %d)\n%s\n", seed, firstDifference(r, again))
+			}
+		}
 		if r.broken() == "" {
 			continue
 		}

@@ -133,11 +133,15 @@ func lock(w *world, s step) {
 	d := w.door(true)
 	a := w.ask(request{method: "POST", path: ipc.RouteLock, body: ipc.Lock{Force: s.has("force")}, wait: 30 * time.Second})
 	d.end, d.ok = a.end, a.ok()
-	w.note("lock: %s", a.word())
+	w.note("lock: %s %s", a.word(), a.problem.Detail)
+	w.overtaken(d, a)
 	if s.has("force") {
 		w.dropped()
 	}
 	w.trouble.locked(w)
+	for _, p := range w.people() {
+		p.memoryIsGone()
+	}
 }
 
 // dropped: a lock by force leaves no refresh token in memory.
@@ -159,9 +163,24 @@ func unlock(w *world, _ step) {
 	a := w.ask(request{method: "POST", path: ipc.RouteUnlock, body: ipc.Passphrase{}, wait: 30 * time.Second})
 	d.end, d.ok = a.end, a.ok()
 	w.note("unlock: %s %s", a.word(), a.problem.Detail)
+	w.overtaken(d, a)
 	if a.ok() {
 		w.trouble.unlocked(w)
 	}
+}
+
+// overtaken: who is told that another wish came later can see that one did.
+func (w *world) overtaken(d *door, a answer) {
+	if !strings.Contains(a.problem.Detail, "came after it") {
+		return
+	}
+	for _, other := range w.doors {
+		// Which of two that began within a millisecond came first nobody knows.
+		if other.lock != d.lock && other.start.Add(time.Millisecond).After(d.start) {
+			return
+		}
+	}
+	w.violated("the last of lock and unlock decides", "%s", a.problem.Detail)
 }
 
 func (w *world) door(lock bool) *door {
