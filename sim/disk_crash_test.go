@@ -29,7 +29,6 @@ type volume struct {
 	root    *inode
 	inodes  uint64
 	temps   int
-	ids     ids
 	pending []change // of names, in order
 	views   []*view
 	faults  faults
@@ -57,7 +56,7 @@ type edit struct {
 
 // newVolume is empty: its root alone.
 func newVolume(seed uint64, now func() time.Time) *volume {
-	v := &volume{seed: seed, now: now, inodes: 1, ids: ids{}}
+	v := &volume{seed: seed, now: now, inodes: 1}
 	v.root = v.newInode(fs.ModeDir | 0o755)
 	return v
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"bloq-agent/store"
 )
@@ -180,8 +181,7 @@ func (w *view) refuse(op, path string, grows bool) error {
 			return syscall.EIO
 		}
 	}
-	path = w.vol.ids.in(path)
-	share := float64(hashOf("fails", w.vol.seed, w.nth, op, path, w.counts[op+path])>>11) / (1 << 53)
+	share := float64(hashOf("fails", w.vol.seed, w.nth, op, aTemp.ReplaceAllString(path, "temp"), time.Now().UnixNano())>>11) / (1 << 53)
 	switch {
 	case f.readOnly && op != "sync":
 		return syscall.EROFS

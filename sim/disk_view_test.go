@@ -24,7 +24,6 @@ type view struct {
 	prefix string // "/sim/<instance>"
 	nth    int    // of the volume's views, so that two instances differ in jitter
 	dead   chan struct{}
-	counts map[string]int // of each operation on each path; guarded by vol.mu
 
 	before   func(op, path string) error      // an error is the operation's
 	after    func(op, path string, err error) // after it has taken effect
@@ -35,7 +34,7 @@ type view struct {
 func (m *mux) open(v *volume) *view {
 	m.mu.Lock()
 	m.last++
-	w := &view{vol: v, prefix: "/sim/" + strconv.Itoa(m.last), dead: make(chan struct{}), counts: map[string]int{}}
+	w := &view{vol: v, prefix: "/sim/" + strconv.Itoa(m.last), dead: make(chan struct{})}
 	m.views[strconv.Itoa(m.last)] = w
 	m.mu.Unlock()
 	v.mu.Lock()
@@ -126,17 +125,15 @@ func (w *view) wait(op, path string) error {
 		case <-w.dead:
 			return syscall.EIO
 		}
+		time.Sleep(w.jitter("released "+op, path)) // not all that waited at one instant
 	}
 	return nil
 }
 
-// jitter hashes what the operation is, so that it does not depend on the order in
-// which goroutines come, and two of them hardly ever act at one instant.
+// jitter hashes what the operation is and when it comes, so that it does not depend
+// on the order in which goroutines come. Two that do the same at one instant go on
+// together, until they do something else.
 func (w *view) jitter(op, path string) time.Duration {
-	w.vol.mu.Lock()
-	defer w.vol.mu.Unlock()
-	path = w.vol.ids.in(path)
-	w.counts[op+path]++
 	low, high := 10*time.Microsecond, 2*time.Millisecond
 	switch op {
 	case "sync":
@@ -144,23 +141,11 @@ func (w *view) jitter(op, path string) time.Duration {
 	case "lstat", "stat", "read", "readown", "glob":
 		high = 200 * time.Microsecond
 	}
-	return spread(low, high, w.vol.seed, w.nth, op, path, w.counts[op+path])
+	return spread(low, high, w.vol.seed, w.nth, op, aTemp.ReplaceAllString(path, "temp"), time.Now().UnixNano())
 }
 
-// ids numbers the profiles' ids, which are random, as they first come. What is
-// hashed has the number in their place.
-type ids map[string]int
-
-var anID = regexp.MustCompile("[0-9a-f]{32}")
-
-func (i ids) in(path string) string {
-	return anID.ReplaceAllStringFunc(path, func(id string) string {
-		if _, known := i[id]; !known {
-			i[id] = len(i)
-		}
-		return strconv.Itoa(i[id])
-	})
-}
+// aTemp is a name that counts those before it.
+var aTemp = regexp.MustCompile(`[.]bloq-[0-9]+[.]tmp`)
 
 // spread is a time from low to high that parts decide.
 func spread(low, high time.Duration, parts ...any) time.Duration {

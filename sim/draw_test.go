@@ -31,7 +31,7 @@ var kinds = []kind{
 	{"refresh", 4, func(r *rand.Rand, s *step) { maybe(r, s, 4, "cancel", pick(r, "1ms", "20ms")) }},
 	{"ask", 16, func(r *rand.Rand, s *step) {
 		maybe(r, s, 4, "n", pick(r, "3", "20"))
-		maybe(r, s, 3, "wait", pick(r, "0s", "300ms", "2s"))
+		maybe(r, s, 3, "wait", pick(r, "1ms", "300ms", "2s"))
 		maybe(r, s, 4, "ttl", pick(r, "1m", "25m", "1h"))
 		maybe(r, s, 8, "cancel", pick(r, "1ms", "50ms"))
 	}},

@@ -59,7 +59,6 @@ type keyringWorld struct {
 	changed chan struct{} // closed when state changes
 	items   map[string][]byte
 	recent  []keyringWrite // in order
-	numbers ids
 	views   []*keyringView
 }
 
@@ -71,7 +70,7 @@ type keyringWrite struct {
 
 // newKeyringWorld works and is empty. It must be called in the bubble.
 func newKeyringWorld(seed uint64, errFor func(reason string) error) *keyringWorld {
-	return &keyringWorld{seed: seed, errFor: errFor, changed: make(chan struct{}), items: map[string][]byte{}, numbers: ids{}}
+	return &keyringWorld{seed: seed, errFor: errFor, changed: make(chan struct{}), items: map[string][]byte{}}
 }
 
 // set changes the state. Watches hear of it, as they do of an unlock or of a service
@@ -162,7 +161,7 @@ func (k *keyringWorld) crash(draw func(n int) int) {
 func (k *keyringWorld) open() *keyringView {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	v := &keyringView{world: k, nth: len(k.views), dead: make(chan struct{}), counts: map[string]int{}, watches: map[chan struct{}]func() bool{}}
+	v := &keyringView{world: k, nth: len(k.views), dead: make(chan struct{}), watches: map[chan struct{}]func() bool{}}
 	k.views = append(k.views, v)
 	return v
 }
@@ -172,7 +171,6 @@ type keyringView struct {
 	world   *keyringWorld
 	nth     int
 	dead    chan struct{}
-	counts  map[string]int
 	watches map[chan struct{}]func() bool // with what stops each one's wait for its context
 }
 
@@ -285,6 +283,7 @@ func (v *keyringView) call(ctx context.Context, op, id string, f func(*keyringWo
 		}
 		select {
 		case <-changed:
+			time.Sleep(v.jitter("changed "+op, id)) // not all that waited at one instant
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-v.dead:
@@ -310,11 +309,7 @@ func (v *keyringView) try(f func(*keyringWorld) error) (changed <-chan struct{},
 }
 
 func (v *keyringView) jitter(op, id string) time.Duration {
-	v.world.mu.Lock()
-	defer v.world.mu.Unlock()
-	id = v.world.numbers.in(id)
-	v.counts[op+id]++
-	return spread(200*time.Microsecond, 3*time.Millisecond, v.world.seed, v.nth, op, id, v.counts[op+id])
+	return spread(200*time.Microsecond, 3*time.Millisecond, v.world.seed, v.nth, op, id, time.Now().UnixNano())
 }
 
 // AskAgain and Close do nothing: this service asks no person.

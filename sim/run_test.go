@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,7 +38,7 @@ func (r result) broken() string {
 func (r result) String() string {
 	var b strings.Builder
 	for _, l := range r.trace {
-		fmt.Fprintf(&b, "%12v  %s\n", l.at.Round(time.Millisecond), l.text)
+		fmt.Fprintf(&b, "%12v  %s\n", l.at.Round(time.Microsecond), l.text)
 	}
 	return b.String()
 }
@@ -50,8 +49,9 @@ func run(t *testing.T, h history) (r result) {
 	var seed uint64
 	_, _ = fmt.Sscan(h.world.arg("seed"), &seed)
 	cryptotest.SetGlobalRandom(t, seed)
-	draws := rand.New(rand.NewPCG(seed, 2))
-	before := refresher.ReplaceDraw(draws.Float64)
+	before := refresher.ReplaceDraw(func() float64 { // by the time, as every draw: see world.pause
+		return float64(hashOf(seed, "draw", time.Now().UnixNano())>>11) / (1 << 53)
+	})
 	defer refresher.ReplaceDraw(before)
 	if h.world.arg("full") == "" {
 		before := store.ReplaceCipher(cheap{})

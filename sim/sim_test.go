@@ -234,7 +234,8 @@ func TestReplay(t *testing.T) {
 func firstDifference(a, b result) string {
 	for n := range min(len(a.trace), len(b.trace)) {
 		if a.trace[n] != b.trace[n] {
-			return fmt.Sprintf("%v %s\n%v %s", a.trace[n].at, a.trace[n].text, b.trace[n].at, b.trace[n].text)
+			before := result{trace: a.trace[max(0, n-26):n]}
+			return before.String() + fmt.Sprintf("%v %s\n%v %s", a.trace[n].at, a.trace[n].text, b.trace[n].at, b.trace[n].text)
 		}
 	}
 	return fmt.Sprintf("%d lines and %d", len(a.trace), len(b.trace))

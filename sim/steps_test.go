@@ -203,8 +203,9 @@ func ask(w *world, s step) {
 	done := make(chan answer, n)
 	wait := s.span("wait", 10*time.Second)
 	quick := w.mustBeQuick(s)
-	for range n {
+	for nth := range n {
 		go func() {
+			w.pause("caller", strconv.Itoa(nth), time.Millisecond)
 			done <- w.call(request{
 				method: "GET", path: fmt.Sprintf("%s?profile=%s&min_ttl=%d", ipc.RouteToken, s.profile, int(s.span("ttl", 0).Seconds())),
 				wait: wait, cancel: s.span("cancel", 0),
@@ -388,7 +389,7 @@ func power(w *world, _ step) {
 		n := 0
 		return func(most int) int {
 			n++
-			return int(hash(w.seed, "crash "+key+strconv.Itoa(len(w.instances)), n) % uint64(max(1, most)))
+			return int(hashOf(w.seed, "crash", key, len(w.instances), n) % uint64(max(1, most)))
 		}
 	}
 	w.volume.crash(draw("disk"))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"net"
 	"net/http"
 	"os"
@@ -55,7 +54,6 @@ type world struct {
 	kept     []byte   // profiles.json, while another version's is in its place
 
 	mu         sync.Mutex
-	counts     map[string]int
 	trace      []line
 	violations []string
 }
@@ -75,7 +73,7 @@ type door struct {
 func newWorld(h history) *world {
 	w := &world{
 		rotation: h.world.arg("rotate"), ttl: h.world.span("ttl", time.Hour), clocks: newClocks(),
-		persons: map[string]*person{}, counts: map[string]int{}, olds: map[string][]byte{}, config: "/nonexistent/config.toml",
+		persons: map[string]*person{}, olds: map[string][]byte{}, config: "/nonexistent/config.toml",
 		full: h.world.arg("full") != "", refreshTTL: h.world.span("refresh", 8760*time.Hour),
 	}
 	_, _ = fmt.Sscan(h.world.arg("seed"), &w.seed)
@@ -153,25 +151,11 @@ func (w *world) violated(what, format string, args ...any) {
 	w.violations = append(w.violations, text)
 }
 
-// pause takes a moment that the seed draws for the nth time that what happens to
-// whom: so that no two goroutines act at the same instant, and the order in which
-// they come to draw makes no difference.
+// pause takes a moment that the seed draws for what happens to whom at this instant:
+// so that hardly two goroutines act at the same one, and the order in which they come
+// to draw makes no difference.
 func (w *world) pause(what, whom string, most time.Duration) {
-	key := what + " " + whom
-	w.mu.Lock()
-	w.counts[key]++
-	n := w.counts[key]
-	w.mu.Unlock()
-	time.Sleep(1 + time.Duration(hash(w.seed, key, n)%uint64(most)))
-}
-
-func hash(seed uint64, key string, n int) uint64 {
-	h := fnv.New64a()
-	_, _ = fmt.Fprint(h, seed, " ", key, " ", n)
-	x := h.Sum64()
-	x ^= x >> 31
-	x *= 0x9e3779b97f4a7c15
-	return x ^ x>>29
+	time.Sleep(spread(1, most, w.seed, what, whom, time.Now().UnixNano()))
 }
 
 // An instance is one run of the daemon. When it is killed its goroutines live on,
@@ -246,6 +230,12 @@ func newInstance(w *world) *instance {
 		ended: make(chan struct{}), reload: make(chan os.Signal, 1), changed: make(chan struct{}, 1), served: map[string]generation{},
 	}
 	w.instances = append(w.instances, i)
+	if os.Getenv("SIM_DISK") != "" {
+		i.view.before = func(op, path string) error {
+			w.note("%d: %s %s", i.number, op, path)
+			return nil
+		}
+	}
 	i.stores = profile.Stores{
 		Keyring: store.NewKeyringOf(i.bus), Memory: store.NewMemory(),
 		File: store.NewFile(i.view.path("state"), store.NewKey(i.view.path("keys"), "")),

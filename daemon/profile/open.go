@@ -190,7 +190,12 @@ func (w *storeWatch) next(ctx context.Context, callers <-chan chan struct{}, end
 	case <-pause.C:
 		w.looks++
 	}
-	return caller, true
+	select {
+	case <-ended: // at the same moment: what comes after would be halted for nothing
+		return nil, false
+	default:
+		return caller, true
+	}
 }
 
 // lookPause is how long a storeWatch waits for its nth look. The first, 0, is for

@@ -233,7 +233,10 @@ func (s *Set) candidate(name string) *Profile {
 // each runs f for all profiles that were ever known, at the same time, and waits.
 func (s *Set) each(f func(*Profile)) {
 	s.mu.Lock()
-	all := slices.Collect(maps.Values(s.known))
+	var all []*Profile
+	for _, name := range slices.Sorted(maps.Keys(s.known)) { // so that a simulation repeats
+		all = append(all, s.known[name])
+	}
 	s.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, p := range all {
