@@ -19,7 +19,7 @@ RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" 
 # What a test has measured is printed; that it began and passed is not.
 FIGURES = awk -f e2e/figures.awk
 
-.PHONY: build cross demo test soak mutants mutants-apply lint fuzz install packages e2e clean
+.PHONY: build cross demo test soak sim mutants mutants-apply lint fuzz install packages e2e clean
 
 build:
 	@mkdir -p $(BIN)
@@ -54,7 +54,18 @@ endif
 # of rounds) take it when BLOQ_SOAK is 1. It prints every test's figures.
 soak:
 	BLOQ_SOAK=1 go test $(RACE) -count=1 -v -timeout 2h ./...
+	$(MAKE) sim SEEDS=20000
 	$(MAKE) mutants
+
+# Random histories of the whole daemon, in virtual time; one that breaks a promise is
+# printed in its shortest form. SIM_SEED=n runs one again, with its trace.
+SEEDS ?= 1000
+sim:
+ifdef SIM_SEED
+	SIM_SEED=$(SIM_SEED) go test -count=1 -v -run '^TestReplay$$' ./sim
+else
+	SIM_SEEDS=$(SEEDS) SIM_FOR=$(SIM_FOR) CGO_ENABLED=0 go test -count=1 -v -timeout 4h -run '^(TestSeeds|TestNamedHistories)$$' ./sim
+endif
 
 # Each patch in e2e/mutants takes out the code that keeps one promise; the tests
 # that it names must fail then. One alone: make mutants ONLY=name (or a pattern).

@@ -1,3 +1,31 @@
+// Package sim has the whole daemon live through random histories. It is all tests.
+//
+// A history is a list of steps that happen to one simulated machine: its person logs
+// in, moves, locks and asks; its disk fills, hangs and loses what was not synced when
+// the power fails; its keyring locks, freezes and dies; its network loses replies; its
+// clocks are set, and it sleeps; the daemon is killed and started again. All that is
+// real of the program (daemon, profile, refresher, accounts, store, dialects) runs in
+// one bubble of virtual time against the sandbox. Beside it stands a model of what must
+// be true whatever happens, and it is asked after every answer, at every exchange, at
+// the end of every daemon, and at each calm, when all faults have ended.
+//
+// A seed draws a history, and every delay in it. `make sim SEEDS=n` runs new ones, and
+// prints a history that breaks a promise in its shortest form. `make sim SIM_SEED=n`
+// runs one again. The histories of bugs that there were lie in testdata.
+//
+// What must be true:
+//
+//   - A refresh token that is known to be spent is not used again, and not while its
+//     successor could not be saved, nor beside the state directory.
+//   - A login is never lost, except in the window that ARCHITECTURE.md states. With kept
+//     client keys it is not lost there either.
+//   - A token goes to its own profile and host. It has not expired, its login has not
+//     ended, the agent is not locked, and numbers of tokens only rise.
+//   - One exchange of a login is under way at a time, and attempts keep their distance.
+//   - Every request is answered in time. One whose token is in memory waits for nothing.
+//   - What a command has said is true afterwards, and nobody is told a secret.
+//   - No login lies in a store where no record says so.
+//   - After the faults have ended each login comes back, or it is plain why not.
 package sim
 
 import (
