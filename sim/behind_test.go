@@ -83,7 +83,7 @@ func putBack(w *world, s step) {
 	// Until the next save the store has another token than the daemon.
 	p := w.person(s.profile)
 	p.putBack = true
-	if w.running() == nil {
+	if n := len(w.doors); w.running() == nil || n > 0 && w.doors[n-1].lock {
 		p.memoryIsGone()
 	}
 }

@@ -306,6 +306,7 @@ func (e *endpoint) answer(r *http.Request, c *wire, l *login, used *refreshToken
 		l.spent = "on the way when the daemon died"
 	}
 	if take(&e.spoil) {
+		c.grant = nil
 		g["accessToken"] = ""
 		body, _ = json.Marshal(g)
 	}

@@ -40,6 +40,8 @@ func (p *Problem) Error() string { return p.Detail }
 
 // ErrStopping is the answer of a Set that was closed. The next daemon answers
 // the question.
-var ErrStopping error = &Problem{Kind: Unavailable, Detail: "the daemon is stopping"}
+var ErrStopping error = stopping
+
+var stopping = &Problem{Kind: Unavailable, Detail: "the daemon is stopping"}
 
 func badRequest(detail string) *Problem { return &Problem{Kind: BadRequest, Detail: detail} }

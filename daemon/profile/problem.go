@@ -99,6 +99,8 @@ func (w words) storeProblem(err error) *Problem {
 	switch {
 	case errors.As(err, &problem):
 		return problem
+	case w.set.stopping() && errors.Is(err, context.Canceled):
+		return stopping
 	case errors.Is(err, context.DeadlineExceeded):
 		return w.waiting(&Problem{Kind: Unavailable, Detail: w.name + ": the store has not answered in time", Hint: "bloq-agent status"})
 	case errors.Is(err, store.ErrNotFound):
