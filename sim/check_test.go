@@ -145,7 +145,7 @@ func (w *world) lockedDuring(a answer) bool {
 // callers have seen.
 func (w *world) mustBeQuick(s step) bool {
 	i, p := w.running(), w.person(s.profile)
-	if i == nil || p.now == nil || !p.sure || p.ops > 0 || s.has("cancel") || s.span("ttl", 0) > 0 || w.clocks.isWrong() {
+	if i == nil || p.now == nil || !p.sure || p.ops > 0 || s.has("cancel") || s.span("ttl", 0) > 0 || w.clocks.wereSet() {
 		return false
 	}
 	i.mu.Lock()
@@ -190,7 +190,7 @@ func (e *endpoint) check(r *http.Request, c *wire, l *login, used *refreshToken)
 		e.w.violated("nothing is spent beside the state directory", "%s was, %v after it was replaced", l.title(), c.began.Sub(moved))
 	}
 	unsaved := l.store == "file" && (e.w.diskIs == "readonly" || e.w.diskIs == "full") && e.w.trouble.steady(e.w, "disk", 5*time.Second)
-	if left := l.fresh.Sub(e.w.clocks.true()); unsaved && l.freshIn == from && l.knownToRotate(e.w) && left > 5*time.Minute+10*time.Second && l.profile.sure {
+	if left := l.fresh.Sub(e.w.clocks.true()); unsaved && l.freshIn == from && !e.w.clocks.wereSet() && l.knownToRotate(e.w) && left > 5*time.Minute+10*time.Second && l.profile.sure {
 		e.w.violated("nothing is spent whose successor cannot be saved", "%s was, with %v left of its access token", l.title(), left)
 	}
 	e.arrivals(from, l, now)

@@ -16,6 +16,7 @@ type clocks struct {
 	booted  time.Time // by true time
 	slept   time.Duration
 	wrong   time.Duration
+	everSet bool
 	waiters []*waiter // in the order in which they came, so that a seed means the same each time
 }
 
@@ -108,16 +109,16 @@ func (c *clocks) sleep(d time.Duration) {
 func (c *clocks) set(wrong time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wrong = wrong
+	c.wrong, c.everSet = wrong, c.everSet || wrong != 0
 	for _, w := range slices.Clone(c.waiters) {
 		c.fireLocked(w)
 	}
 }
 
-func (c *clocks) isWrong() bool {
+func (c *clocks) wereSet() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.wrong != 0
+	return c.everSet
 }
 
 // reboot begins the time since boot anew. Waiters of daemons that are dead by then

@@ -63,7 +63,8 @@ func copyTo(p *Profile, dst store.Store, old *state) (store.Item, error) {
 	}
 	item := old.login.copyItem()
 	item.Serial++
-	err := dst.Save(ctx, before.ID, item)
+	saveErr := dst.Save(ctx, before.ID, item)
+	err := saveErr
 	if err == nil {
 		err = readsBack(ctx, dst, before.ID, item)
 	}
@@ -76,14 +77,14 @@ func copyTo(p *Profile, dst store.Store, old *state) (store.Item, error) {
 	}
 	if err != nil {
 		item.Wipe()
-		p.undo(before, err)
+		p.undo(before, saveErr)
 		return store.Item{}, err
 	}
 	return item, nil
 }
 
-// undo deletes what a change that failed with cause has stored elsewhere, and takes
-// it off the record.
+// undo deletes what a change that failed has stored elsewhere, and takes it off the
+// record. Cause is what the store said when it was to take the item, or nil.
 func (p *Profile) undo(before store.Profile, cause error) {
 	var u *store.Unavailable
 	if errors.As(cause, &u) && u.Untouched() {
