@@ -47,7 +47,7 @@ func (t *trouble) since(w *world, at time.Time) bool {
 
 // steady reports whether there is one, all the time for as long as d.
 func (t *trouble) steady(w *world, what string, d time.Duration) bool {
-	return t.now[what] && time.Now().Sub(t.began) > d
+	return t.now[what] && time.Since(t.began) > d
 }
 
 func (t *trouble) locked(w *world) { t.held = t.held || t.since(w, time.Now()) }

@@ -49,10 +49,10 @@ func run(t *testing.T, h history) (r result) {
 	var seed uint64
 	_, _ = fmt.Sscan(h.world.arg("seed"), &seed)
 	cryptotest.SetGlobalRandom(t, seed)
-	before := refresher.ReplaceDraw(func() float64 { // by the time, as every draw: see world.pause
+	drawBefore := refresher.ReplaceDraw(func() float64 { // by the time, as every draw: see world.pause
 		return float64(hashOf(seed, "draw", time.Now().UnixNano())>>11) / (1 << 53)
 	})
-	defer refresher.ReplaceDraw(before)
+	defer func() { refresher.ReplaceDraw(drawBefore) }()
 	if h.world.arg("full") == "" {
 		before := store.ReplaceCipher(cheap{})
 		defer store.ReplaceCipher(before)

@@ -33,7 +33,7 @@ func TestTurnsAreInOrderAndOneAtATime(t *testing.T) {
 			t.Errorf("served in the order %v", order)
 		}
 		m.Lock() // free again
-		m.Unlock()
+		defer m.Unlock()
 	})
 }
 
