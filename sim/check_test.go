@@ -222,6 +222,9 @@ func (w *world) judge(i *instance, how string) {
 	records, readable := w.records()
 	for _, p := range w.people() {
 		p.memoryIsGone()
+		if !i.moved.IsZero() { // what it said of its own directory is not true of this one
+			p.anyMayBeInForce()
+		}
 		l := p.now
 		for _, other := range p.logins {
 			if other.refused {
@@ -263,10 +266,7 @@ func (w *world) judge(i *instance, how string) {
 
 func (l *login) lost(w *world, how string, excused bool, what string) {
 	l.gone = how
-	l.profile.sure = false // one before it may be in force
-	for _, other := range l.profile.logins {
-		other.until = time.Time{}
-	}
+	l.profile.anyMayBeInForce() // one before it, that is
 	if !excused {
 		w.violated("a login is never lost", "%s, when the daemon was %s: %s", l.title(), how, what)
 	}

@@ -100,6 +100,14 @@ func (p *person) memoryIsGone() {
 	}
 }
 
+// anyMayBeInForce is for when nobody can tell which of its logins the next daemon finds.
+func (p *person) anyMayBeInForce() {
+	p.sure = false
+	for _, l := range p.logins {
+		l.until = time.Time{}
+	}
+}
+
 // unsure is for what changes the disk behind the daemon's back.
 func (p *person) unsure() { p.sure = false }
 
