@@ -70,7 +70,7 @@ func login_(w *world, s step) {
 		p.ends(a.end, l, true)
 	default:
 		l.refused = w.trouble.since(w, l.from)
-		if !p.mixed {
+		if !p.mixed && (before != nil || !l.refused) {
 			l.until = a.end
 		}
 		p.ends(a.end, before, sure)

@@ -105,7 +105,11 @@ func (l *login) checkWritable(ctx context.Context) error {
 	if l.beside {
 		try = func(ctx context.Context) error { return store.Probe(ctx, l.store) }
 	}
-	if err := try(ctx); err != nil {
+	err := try(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("it has not answered in time")
+	}
+	if err != nil {
 		return fmt.Errorf("not refreshing while the store cannot be written: %w", err)
 	}
 	return nil

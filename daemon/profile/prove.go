@@ -173,6 +173,9 @@ func (c *candidate) prove(ctx context.Context, a Adoption, w words) error {
 		return err
 	}
 	l.mark.set(w.set.clock.Now())
+	if err := l.hooks.check(); err != nil { // the disk may have taken its time
+		return err
+	}
 	g, err := l.client.Refresh(ctx, l.item.RefreshToken.Reveal())
 	if unspent(err) {
 		l.mark.clear()
