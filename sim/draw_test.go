@@ -118,6 +118,9 @@ func draw(seed uint64) history {
 			s.args["for"] = "31m" // short tokens make a long time dear, and no more interesting
 		}
 		h.steps = append(h.steps, s)
+		if s.verb == "move" && r.IntN(4) == 0 { // what was known before must be known after
+			h.steps = append(h.steps, motif(r, s.profile)...)
+		}
 		if ends := s.verb == "kill" || s.verb == "stop" || s.verb == "power"; ends && r.IntN(8) > 0 {
 			h.steps = append(h.steps, step{verb: "start", args: map[string]string{}})
 		}
@@ -126,6 +129,20 @@ func draw(seed uint64) history {
 		}
 	}
 	return h
+}
+
+// motif is a disk that cannot be written, and then a refresh.
+func motif(r *rand.Rand, profile string) []step {
+	refresh := step{verb: "refresh", profile: profile, args: map[string]string{}}
+	if r.IntN(2) == 0 {
+		refresh = step{verb: "pass", args: map[string]string{"for": "31m"}}
+	}
+	return []step{
+		{verb: "disk", args: map[string]string{"is": pick(r, "readonly", "full")}},
+		{verb: "pass", args: map[string]string{"for": "6s"}},
+		refresh,
+		{verb: "disk", args: map[string]string{"is": "ok"}},
+	}
 }
 
 // loggedIn is the last login of a profile, and whether there was one.
