@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"bloq-agent/ipc"
@@ -148,6 +149,26 @@ func (cheap) Decrypt(sealed []byte, identity age.Identity) ([]byte, error) {
 	return bytes.Clone(plain), nil
 }
 
+// identities are the keys that have been read: each costs a scalar multiplication.
+var (
+	identities   = map[string]*age.X25519Identity{}
+	identitiesMu sync.Mutex
+)
+
+func (cheap) Identity(text string) (*age.X25519Identity, error) {
+	identitiesMu.Lock()
+	defer identitiesMu.Unlock()
+	if i := identities[text]; i != nil {
+		return i, nil
+	}
+	i, err := age.ParseX25519Identity(text)
+	if err == nil {
+		clear(identities) // of the histories before
+		identities[text] = i
+	}
+	return i, err
+}
+
 // opened is the item in a file, or nil.
 func (w *world) opened(path string) []byte {
 	sealed, err := w.volume.read(path)
@@ -158,7 +179,7 @@ func (w *world) opened(path string) []byte {
 	if err != nil {
 		return nil
 	}
-	identity, err := age.ParseX25519Identity(strings.TrimSpace(string(key)))
+	identity, err := cheap{}.Identity(strings.TrimSpace(string(key)))
 	if err != nil {
 		return nil
 	}

@@ -4,7 +4,6 @@ package sim
 
 import (
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"path/filepath"
 	"regexp"
@@ -153,11 +152,31 @@ func spread(low, high time.Duration, parts ...any) time.Duration {
 }
 
 func hashOf(parts ...any) uint64 {
-	h := fnv.New64a()
-	for _, p := range parts {
-		fmt.Fprintf(h, "%v\x00", p)
+	x := uint64(14695981039346656037) // FNV-1a
+	add := func(b byte) { x = (x ^ uint64(b)) * 1099511628211 }
+	number := func(n uint64) {
+		for ; n > 0; n >>= 8 {
+			add(byte(n))
+		}
 	}
-	x := h.Sum64() // FNV's high bits are weak: the end of splitmix64
+	for _, p := range parts {
+		switch p := p.(type) {
+		case string:
+			for i := range len(p) {
+				add(p[i])
+			}
+		case int:
+			number(uint64(p))
+		case int64:
+			number(uint64(p))
+		case uint64:
+			number(p)
+		default:
+			panic(fmt.Sprintf("%T is not hashed", p))
+		}
+		add(0)
+	}
+	// FNV's high bits are weak: the end of splitmix64.
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31

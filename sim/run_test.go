@@ -2,11 +2,14 @@ package sim
 
 import (
 	"cmp"
+	"crypto/rand"
+	"crypto/rsa"
 	"fmt"
 	"hash/fnv"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -43,11 +46,21 @@ func (r result) String() string {
 	return b.String()
 }
 
+// signingKey is the endpoint's, for all histories: it takes a while to make.
+var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
 // run has h happen, in a bubble of its own.
 func run(t *testing.T, h history) (r result) {
 	installDisk()
 	var seed uint64
 	_, _ = fmt.Sscan(h.world.arg("seed"), &seed)
+	signingKey() // from randomness of its own
 	cryptotest.SetGlobalRandom(t, seed)
 	drawBefore := refresher.ReplaceDraw(func() float64 { // by the time, as every draw: see world.pause
 		return float64(hashOf(seed, "draw", time.Now().UnixNano())>>11) / (1 << 53)

@@ -136,7 +136,7 @@ func (c *campaign) work() {
 // last that it has begun.
 func (c *campaign) batch(first, last uint64) (next uint64) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestWorker$", "-test.timeout=2h")
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", fmt.Sprintf("SIM_WORKER=%d-%d", first, last))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400", fmt.Sprintf("SIM_WORKER=%d-%d", first, last))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		c.t.Error(err)

@@ -90,7 +90,7 @@ func newWorld(h history) *world {
 	}
 	w.api = newEndpoint(w, sandbox.Config{
 		AccessTTL: w.ttl, RefreshTTL: w.refreshTTL, Rotation: rotation,
-		Now: w.clocks.true, Unsigned: !w.full, Password: "correct horse",
+		Now: w.clocks.true, Unsigned: !w.full, Key: signingKey(), Password: "correct horse",
 	})
 	return w
 }

@@ -199,6 +199,8 @@ type Cipher interface {
 	Encrypt(plain []byte, to age.Recipient) ([]byte, error)
 	// Decrypt fails with ErrOtherKey or ErrDamaged.
 	Decrypt(sealed []byte, identity age.Identity) ([]byte, error)
+	// Identity reads a key as age-keygen writes it.
+	Identity(text string) (*age.X25519Identity, error)
 }
 
 var cipher Cipher = ageCipher{}
@@ -209,6 +211,10 @@ func (ageCipher) Encrypt(plain []byte, to age.Recipient) ([]byte, error) { retur
 
 func (ageCipher) Decrypt(sealed []byte, identity age.Identity) ([]byte, error) {
 	return decrypt(sealed, identity)
+}
+
+func (ageCipher) Identity(text string) (*age.X25519Identity, error) {
+	return age.ParseX25519Identity(text)
 }
 
 // ReplaceCipher is for tests alone, as ReplaceDisk. It returns the cipher that c

@@ -200,7 +200,7 @@ func parseIdentity(path string, b []byte) (*age.X25519Identity, error) {
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		i, err := age.ParseX25519Identity(string(line))
+		i, err := cipher.Identity(string(line))
 		if err != nil {
 			break // the library's text may quote it
 		}

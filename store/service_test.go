@@ -96,6 +96,8 @@ func TestAKeyringIsBoundedWhateverItsService(t *testing.T) {
 // A label names the recipient before the plain text.
 type label struct{}
 
+func (label) Identity(text string) (*age.X25519Identity, error) { return age.ParseX25519Identity(text) }
+
 func (label) Encrypt(plain []byte, to age.Recipient) ([]byte, error) {
 	return append([]byte(to.(*age.X25519Recipient).String()+"\n"), plain...), nil
 }

@@ -34,6 +34,8 @@ type Config struct {
 	Password   string        // the one user's; made up if empty
 	// StateFile keeps user, keys and refresh tokens over restarts, if set.
 	StateFile string
+	// Key signs; nil for a new one, which takes a while to make.
+	Key *rsa.PrivateKey
 	// Unsigned is for simulations: its tokens have an HMAC in place of a signature,
 	// which costs a hundredth, and there is no RSA key to make.
 	Unsigned bool

@@ -72,7 +72,10 @@ func (s *Server) found() error {
 	key := []byte(rand.Text())
 	if !s.config.Unsigned {
 		var err error
-		if s.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+		if s.key = s.config.Key; s.key == nil {
+			s.key, err = rsa.GenerateKey(rand.Reader, 2048)
+		}
+		if err != nil {
 			return fmt.Errorf("making a signing key: %w", err)
 		}
 		key = x509.MarshalPKCS1PrivateKey(s.key)
