@@ -112,8 +112,9 @@ type wire struct {
 	net.Conn
 	from  *instance
 	began time.Time
+	sent  time.Time     // the same by true time
 	grant *login        // that is given an access token
-	until time.Time     // by true time: its end
+	until time.Time     // by true time: its end, as the daemon counts it: from the request
 	reply *refreshToken // that the next write takes to the daemon
 	e     *endpoint
 }
@@ -149,7 +150,7 @@ func (e *endpoint) dial(i *instance) func(context.Context, string, string) (net.
 		theirs, ours := net.Pipe()
 		i.opened(theirs)
 		select {
-		case e.conns <- &wire{Conn: ours, from: i, e: e, began: time.Now()}:
+		case e.conns <- &wire{Conn: ours, from: i, e: e, began: time.Now(), sent: e.w.clocks.true()}:
 			return theirs, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -300,7 +301,7 @@ func (e *endpoint) answer(r *http.Request, c *wire, l *login, used *refreshToken
 	defer e.w.model.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c.grant, c.until = l, e.w.clocks.true().Add(e.w.ttl)
+	c.grant, c.until = l, c.sent.Add(e.w.ttl)
 	c.reply = e.gaveOut(l, used, g["accessToken"], g["refreshToken"])
 	if c.from.dead() && l != nil && used != nil && used.next != nil {
 		l.spent = "on the way when the daemon died"
