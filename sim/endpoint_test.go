@@ -140,6 +140,7 @@ func (c *wire) Write(p []byte) (int, error) {
 // dial is the network of one daemon.
 func (e *endpoint) dial(i *instance) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		began, sent := time.Now(), e.w.clocks.true()
 		e.w.pause("dial", "", 3*time.Millisecond)
 		e.mu.Lock()
 		down := e.down
@@ -150,7 +151,7 @@ func (e *endpoint) dial(i *instance) func(context.Context, string, string) (net.
 		theirs, ours := net.Pipe()
 		i.opened(theirs)
 		select {
-		case e.conns <- &wire{Conn: ours, from: i, e: e, began: time.Now(), sent: e.w.clocks.true()}:
+		case e.conns <- &wire{Conn: ours, from: i, e: e, began: began, sent: sent}:
 			return theirs, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
