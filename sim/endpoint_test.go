@@ -127,7 +127,7 @@ func (c *wire) Write(p []byte) (int, error) {
 	if err != nil || c.from.dead() {
 		return n, err
 	}
-	if c.grant != nil {
+	if c.grant != nil && time.Since(c.e.w.slept) > time.Minute { // else it counts from before the sleep
 		c.grant.freshIn, c.grant.fresh = c.from, c.until
 	}
 	if t := c.reply; t != nil {

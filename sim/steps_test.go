@@ -29,8 +29,17 @@ func init() { // a literal would refer to itself
 	}
 }
 
-func pass(w *world, s step)    { w.sleep(s.span("for", time.Minute)) }
-func suspend(w *world, s step) { w.clocks.sleep(s.span("for", time.Hour)) }
+func pass(w *world, s step) { w.sleep(s.span("for", time.Minute)) }
+func suspend(w *world, s step) {
+	w.slept = time.Now()
+	w.clocks.sleep(s.span("for", time.Hour))
+	for _, p := range w.people() {
+		for _, l := range p.logins {
+			l.freshIn = nil
+		}
+	}
+}
+
 func setClock(w *world, s step) {
 	w.clocks.set(s.span("wrong", 0))
 }

@@ -49,9 +49,10 @@ type world struct {
 	// it waits.
 	model    sync.Mutex
 	diskIs   string
-	version1 bool     // the records have been written by version 1
-	nextFate saveFate // of the keyring's next save
-	kept     []byte   // profiles.json, while another version's is in its place
+	slept    time.Time // when the machine last did, by the bubble's time
+	version1 bool      // the records have been written by version 1
+	nextFate saveFate  // of the keyring's next save
+	kept     []byte    // profiles.json, while another version's is in its place
 
 	mu         sync.Mutex
 	trace      []line
