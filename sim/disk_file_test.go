@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"bloq-agent/store"
 )
@@ -161,70 +160,4 @@ func (h *handle) Close() error {
 		h.n.holder = nil
 	}
 	return nil
-}
-
-// faults are what the world has set.
-type faults struct {
-	full, readOnly bool
-	failing        float64       // how many of the writing operations fail with EIO
-	failNth        int           // the nth from now fails with EIO; 0 for none
-	gate           chan struct{} // closed when the disk stops hanging; nil while it works
-	onlySync       bool          // what hangs
-}
-
-// refuse is the fault that a writing operation meets. The volume's lock is held.
-func (w *view) refuse(op, path string, grows bool) error {
-	f := &w.vol.faults
-	if f.failNth > 0 {
-		f.failNth--
-		if f.failNth == 0 {
-			return syscall.EIO
-		}
-	}
-	share := float64(hashOf("fails", w.vol.seed, w.nth, op, aTemp.ReplaceAllString(path, "temp"), time.Now().UnixNano())>>11) / (1 << 53)
-	switch {
-	case f.readOnly && op != "sync":
-		return syscall.EROFS
-	case f.full && grows:
-		return syscall.ENOSPC
-	case share < f.failing:
-		return syscall.EIO
-	}
-	return nil
-}
-
-func (v *volume) setFull(full bool)         { v.fault(func(f *faults) { f.full = full }) }
-func (v *volume) setReadOnly(readOnly bool) { v.fault(func(f *faults) { f.readOnly = readOnly }) }
-func (v *volume) setFailing(share float64)  { v.fault(func(f *faults) { f.failing = share }) }
-func (v *volume) failNth(n int)             { v.fault(func(f *faults) { f.failNth = n }) }
-
-// hang blocks each operation that comes, or only each sync, until release. It must
-// be called in the bubble.
-func (v *volume) hang(onlySync bool) {
-	v.release()
-	v.fault(func(f *faults) { f.gate, f.onlySync = make(chan struct{}), onlySync })
-}
-
-func (v *volume) release() {
-	v.fault(func(f *faults) {
-		if f.gate != nil {
-			close(f.gate)
-			f.gate = nil
-		}
-	})
-}
-
-func (v *volume) fault(set func(*faults)) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	set(&v.faults)
-}
-
-func (v *volume) gateFor(op string) chan struct{} {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.faults.onlySync && op != "sync" {
-		return nil
-	}
-	return v.faults.gate
 }

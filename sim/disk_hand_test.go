@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// What follows is the person's, and the oracle's: it takes no time, meets no fault
+// What follows is for the person and for the checks. It takes no time, meets no fault
 // and is durable at once.
 
 func (v *volume) read(path string) ([]byte, error) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sim
 
 import (
@@ -16,8 +18,8 @@ type kind struct {
 
 var profiles = []string{"one", "two", "three"}
 
-// kinds are what a history is made of. Each seed leaves whole kinds out, so that
-// what one kind hides in the others' noise comes to light.
+// kinds are what a history is made of. Each seed leaves whole kinds out: a step that
+// mends what another has broken would hide it otherwise.
 var kinds = []kind{
 	{"login", 8, func(r *rand.Rand, s *step) {
 		s.args["store"] = pick(r, "file", "file", "keyring", "memory")
@@ -79,13 +81,13 @@ var kinds = []kind{
 	{"calm", 2, nil},
 }
 
-// forAll are steps that are of no profile.
+// forAll are the kinds that name no profile.
 var forAll = []string{
 	"lock", "unlock", "status", "reload", "hint", "start", "kill", "stop", "power", "second", "pass", "suspend", "clock",
 	"disk", "keyring", "net", "fault", "replace", "backup", "restore", "version", "calm",
 }
 
-// always are kinds without which nothing happens.
+// always are the kinds that no seed leaves out: without them nothing happens.
 var always = []string{"login", "ask", "start", "pass", "unlock"}
 
 func pick(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }
@@ -119,20 +121,25 @@ func draw(seed uint64) history {
 		}
 		h.steps = append(h.steps, s)
 		if s.verb == "move" && r.IntN(4) == 0 { // what was known before must be known after
-			h.steps = append(h.steps, motif(r, s.profile)...)
+			h.steps = append(h.steps, unwritable(r, s.profile)...)
 		}
 		if ends := s.verb == "kill" || s.verb == "stop" || s.verb == "power"; ends && r.IntN(8) > 0 {
 			h.steps = append(h.steps, step{verb: "start", args: map[string]string{}})
 		}
-		if _, in := loggedIn(h, s.profile); s.verb == "ask" && !in && r.IntN(3) > 0 {
+		if s.verb == "ask" && !h.logsIn(s.profile) && r.IntN(3) > 0 {
 			h.steps = append(h.steps, step{verb: "login", profile: s.profile, args: map[string]string{"store": pick(r, "file", "keyring")}})
 		}
 	}
 	return h
 }
 
-// motif is a disk that cannot be written, and then a refresh.
-func motif(r *rand.Rand, profile string) []step {
+// logsIn reports whether a step of h logs the profile in.
+func (h history) logsIn(profile string) bool {
+	return slices.ContainsFunc(h.steps, func(s step) bool { return s.verb == "login" && s.profile == profile })
+}
+
+// unwritable is a disk that cannot be written, and then a refresh.
+func unwritable(r *rand.Rand, profile string) []step {
 	refresh := step{verb: "refresh", profile: profile, args: map[string]string{}}
 	if r.IntN(2) == 0 {
 		refresh = step{verb: "pass", args: map[string]string{"for": "31m"}}
@@ -143,16 +150,6 @@ func motif(r *rand.Rand, profile string) []step {
 		refresh,
 		{verb: "disk", args: map[string]string{"is": "ok"}},
 	}
-}
-
-// loggedIn is the last login of a profile, and whether there was one.
-func loggedIn(h history, profile string) (last step, in bool) {
-	for _, s := range h.steps {
-		if s.verb == "login" && s.profile == profile {
-			last, in = s, true
-		}
-	}
-	return last, in
 }
 
 // swarm leaves kinds out.

@@ -1,9 +1,12 @@
+//go:build linux
+
 package sim
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -84,6 +87,15 @@ func parse(text string) (history, error) {
 		}
 	}
 	return h, nil
+}
+
+// seed decides every delay in h.
+func (h history) seed() uint64 {
+	n, err := strconv.ParseUint(h.world.arg("seed"), 10, 64)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", h.world, err))
+	}
+	return n
 }
 
 // arg is the value of key, or "".

@@ -12,16 +12,6 @@ import (
 	"bloq-agent/store"
 )
 
-// A service is the keyring as package store asks for it.
-type service interface {
-	Load(ctx context.Context, id string) ([]byte, error)
-	Save(ctx context.Context, id string, secret []byte) error
-	Delete(ctx context.Context, id string) error
-	Watch(ctx context.Context) <-chan struct{}
-}
-
-var _ service = (*keyringView)(nil)
-
 // A keyringState is a reason of package store, or one of the two below.
 type keyringState string
 
@@ -35,42 +25,31 @@ const (
 	keyringRefused keyringState = "refused"
 )
 
-// A saveFate is what becomes of one Save.
-type saveFate int
+// A saveOutcome is what becomes of one Save.
+type saveOutcome int
 
 const (
-	saveDone    saveFate = iota
-	saveUnheard          // the item is taken, and the answer is lost
-	saveDiesOld          // the service dies before it takes the item
-	saveDiesNew          // the service dies after it took the item
+	saveDone    saveOutcome = iota
+	saveUnheard             // the item is taken, and the answer is lost
+	saveDiesOld             // the service dies before it takes the item
+	saveDiesNew             // the service dies after it took the item
 )
-
-// unsafeFor is how long a power loss can undo what the keyring has answered.
-const unsafeFor = 50 * time.Millisecond
 
 // A keyringWorld is the machine's Secret Service. Its items outlive every daemon.
 type keyringWorld struct {
-	seed   uint64
-	errFor func(reason string) error
-	fate   func(id string) saveFate // asked at each Save, under mu: it must not use this world; may be nil
+	seed uint64
 
 	mu      sync.Mutex // never held over a wait
 	state   keyringState
 	changed chan struct{} // closed when state changes
 	items   map[string][]byte
-	recent  []keyringWrite // in order
+	next    saveOutcome // of the next Save
 	views   []*keyringView
 }
 
-type keyringWrite struct {
-	at     time.Time
-	id     string
-	before []byte // nil for no item
-}
-
 // newKeyringWorld works and is empty. It must be called in the bubble.
-func newKeyringWorld(seed uint64, errFor func(reason string) error) *keyringWorld {
-	return &keyringWorld{seed: seed, errFor: errFor, changed: make(chan struct{}), items: map[string][]byte{}}
+func newKeyringWorld(seed uint64) *keyringWorld {
+	return &keyringWorld{seed: seed, changed: make(chan struct{}), items: map[string][]byte{}}
 }
 
 // set changes the state. Watches hear of it, as they do of an unlock or of a service
@@ -107,7 +86,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// item is for the oracle and the person; nil if there is none.
+// item is what the keyring holds, whatever its state; nil for nothing.
 func (k *keyringWorld) item(id string) []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -121,40 +100,21 @@ func (k *keyringWorld) ids() []string {
 	return slices.Sorted(maps.Keys(k.items))
 }
 
-// put replaces an item by hand; nil deletes it.
-func (k *keyringWorld) put(id string, secret []byte) {
+// setNext decides what becomes of the next Save.
+func (k *keyringWorld) setNext(outcome saveOutcome) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.putLocked(id, secret)
-	k.recent = nil
+	k.next = outcome
 }
 
-func (k *keyringWorld) putLocked(id string, secret []byte) {
-	old := func(w keyringWrite) bool { return time.Since(w.at) >= unsafeFor }
-	k.recent = append(slices.DeleteFunc(k.recent, old), keyringWrite{time.Now(), id, k.items[id]})
-	if secret == nil {
-		delete(k.items, id)
-		return
-	}
-	k.items[id] = append([]byte{}, secret...)
-}
-
-// crash is a power loss: every view dies, and of the writes of the last 50 ms a
-// prefix stays. Draw returns a number below its argument.
-func (k *keyringWorld) crash(draw func(n int) int) {
+// crash is a power loss. It undoes no Save that was answered: gnome-keyring syncs what
+// it writes.
+func (k *keyringWorld) crash() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, v := range k.views {
 		v.killLocked()
 	}
-	recent := slices.DeleteFunc(k.recent, func(w keyringWrite) bool { return time.Since(w.at) >= unsafeFor })
-	for _, w := range slices.Backward(recent[draw(len(recent)+1):]) {
-		delete(k.items, w.id)
-		if w.before != nil {
-			k.items[w.id] = w.before
-		}
-	}
-	k.recent = nil
 }
 
 // open gives a new instance its connection. It must be called in the bubble.
@@ -241,26 +201,24 @@ func (v *keyringView) Delete(ctx context.Context, id string) error {
 		if _, ok := k.items[id]; !ok {
 			return store.ErrNotFound
 		}
-		k.putLocked(id, nil)
+		delete(k.items, id)
 		return nil
 	})
 }
 
 func (v *keyringView) Save(ctx context.Context, id string, secret []byte) error {
 	return v.call(ctx, "save", id, func(k *keyringWorld) error {
-		fate := saveDone
-		if k.fate != nil {
-			fate = k.fate(id)
+		outcome := k.next
+		k.next = saveDone
+		if outcome != saveDiesOld {
+			k.items[id] = slices.Clone(secret)
 		}
-		if fate != saveDiesOld {
-			k.putLocked(id, secret)
-		}
-		switch fate {
+		switch outcome {
 		case saveUnheard:
-			return k.errFor("gone")
+			return store.KeyringError(string(keyringGone), nil)
 		case saveDiesOld, saveDiesNew:
 			k.setLocked(keyringDead)
-			return k.errFor("gone")
+			return store.KeyringError(string(keyringGone), nil)
 		}
 		return nil
 	})
@@ -268,13 +226,12 @@ func (v *keyringView) Save(ctx context.Context, id string, secret []byte) error 
 
 // call takes its time, then does f under the world's lock if the keyring works.
 func (v *keyringView) call(ctx context.Context, op, id string, f func(*keyringWorld) error) error {
-	k := v.world
 	select {
 	case <-time.After(v.jitter(op, id)):
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-v.dead:
-		return k.errFor("gone")
+		return store.KeyringError(string(keyringGone), nil)
 	}
 	for {
 		changed, err := v.try(f)
@@ -287,7 +244,7 @@ func (v *keyringView) call(ctx context.Context, op, id string, f func(*keyringWo
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-v.dead:
-			return k.errFor("gone")
+			return store.KeyringError(string(keyringGone), nil)
 		}
 	}
 }
@@ -299,11 +256,11 @@ func (v *keyringView) try(f func(*keyringWorld) error) (changed <-chan struct{},
 	defer k.mu.Unlock()
 	switch {
 	case v.killed():
-		return nil, k.errFor("gone")
+		return nil, store.KeyringError(string(keyringGone), nil)
 	case k.state == keyringFrozen:
 		return k.changed, nil
 	case k.state != keyringWorking:
-		return nil, k.errFor(string(k.state))
+		return nil, store.KeyringError(string(k.state), nil)
 	}
 	return nil, f(k)
 }

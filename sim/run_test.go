@@ -1,3 +1,5 @@
+//go:build linux
+
 package sim
 
 import (
@@ -58,12 +60,11 @@ var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 // run has h happen, in a bubble of its own.
 func run(t *testing.T, h history) (r result) {
 	installDisk()
-	var seed uint64
-	_, _ = fmt.Sscan(h.world.arg("seed"), &seed)
+	seed := h.seed()
 	signingKey() // from randomness of its own
 	cryptotest.SetGlobalRandom(t, seed)
 	drawBefore := refresher.ReplaceDraw(func() float64 { // by the time, as every draw: see world.pause
-		return float64(hashOf(seed, "draw", time.Now().UnixNano())>>11) / (1 << 53)
+		return fraction(seed, "draw", time.Now().UnixNano())
 	})
 	defer func() { refresher.ReplaceDraw(drawBefore) }()
 	if h.world.arg("full") == "" {
@@ -91,12 +92,12 @@ func (w *world) do(s step) {
 	w.note("> %s", s)
 	if s.verb == "calm" {
 		w.model.Lock()
-		w.mend()
+		w.endFaults()
 		w.model.Unlock()
-		w.ops.Wait()
+		w.steps.Wait()
 	}
 	done := make(chan struct{})
-	w.ops.Go(func() {
+	w.steps.Go(func() {
 		defer close(done)
 		w.model.Lock()
 		defer w.model.Unlock()
@@ -117,15 +118,15 @@ func (w *world) do(s step) {
 // finish ends every fault and every daemon, so that the bubble can end.
 func (w *world) finish() {
 	w.model.Lock()
-	w.mend()
+	w.endFaults()
 	w.model.Unlock()
-	w.ops.Wait()
+	w.steps.Wait()
 	if len(w.violations) == 0 {
 		w.do(step{verb: "calm"})
 		w.do(step{verb: "stop"})
 	}
 	w.model.Lock()
-	w.mend()
+	w.endFaults()
 	for _, i := range w.instances {
 		if !i.dead() {
 			i.kill()

@@ -21,9 +21,6 @@ import (
 type volume struct {
 	seed uint64
 	now  func() time.Time
-	// strict has a directory's sync leave the directory's own name pending, as POSIX
-	// allows. The journalling file systems of Linux make it durable too.
-	strict bool
 
 	mu      sync.Mutex // never held over a wait
 	root    *inode
@@ -146,9 +143,10 @@ func (n *inode) put(name string, there *inode) {
 }
 
 // commit makes the pending changes in dir durable, and those that they stand on:
-// earlier ones of the same inodes, and the making of the directories above.
+// earlier ones of the same inodes, and the making of the directories above. POSIX does
+// not promise the latter; the journalling file systems of Linux do it.
 func (v *volume) commit(dir *inode) {
-	with := map[*inode]bool{dir: !v.strict}
+	with := map[*inode]bool{dir: true}
 	var left []change
 	for _, c := range slices.Backward(v.pending) {
 		if !slices.ContainsFunc(c, func(e edit) bool { return e.dir == dir || with[e.before] || with[e.after] }) {
@@ -161,7 +159,7 @@ func (v *volume) commit(dir *inode) {
 					with[n] = true
 				}
 			}
-			with[e.dir] = with[e.dir] || !v.strict
+			with[e.dir] = true
 		}
 	}
 	slices.Reverse(left)
