@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
@@ -87,6 +88,39 @@ func TestWithoutSyncTheFileBreaks(t *testing.T) {
 	if len(broken) < 3 {
 		t.Errorf("seen: %v", broken)
 	}
+}
+
+// A daemon that is killed when it has named its key leaves that name to the next one,
+// which must not rely on it before it is on the disk.
+func TestAnItemDoesNotOutliveItsKey(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			v := newTestVolume(t, seed)
+			first, second := disks.open(v), disks.open(v)
+			first.after = func(op, path string, _ error) {
+				if op == "rename" && path == "/keys/identity.txt" {
+					first.kill()
+				}
+			}
+			item, id := store.Item{Origin: "https://accounts.example", RefreshToken: store.NewSecret([]byte("secret"))}, store.NewID()
+			if save(first, id, item) == nil {
+				t.Error("the first was not killed")
+			}
+			must(t, save(second, id, item))
+			v.crash(func(int) int { return 0 }) // nothing is kept that was not synced
+			third := disks.open(v)
+			_, err := files(third).Load(t.Context(), id)
+			must(t, err)
+		})
+	}
+}
+
+func files(w *view) *store.File {
+	return store.NewFile(w.path("/state"), store.NewKey(w.path("/keys"), ""))
+}
+
+func save(w *view, id string, item store.Item) error {
+	return files(w).Save(context.Background(), id, item)
 }
 
 // The same history has the same times, whatever the instance's number.

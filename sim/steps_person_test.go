@@ -138,7 +138,7 @@ func stepUnlock(w *world, _ step) {
 	d := w.beginLockChange(false)
 	a := w.ask(request{method: "POST", path: ipc.RouteUnlock, body: ipc.Passphrase{}, wait: changeWait})
 	d.end, d.ok = a.end, a.ok()
-	d.unsure = a.broken || a.problem.Code == ipc.CodeNeedsLogin // which is about one profile
+	d.unsure = a.broken || a.problem.Code != ipc.CodeInternal // any other is about one profile
 	w.note("unlock: %s %s", a.word(), a.problem.Detail)
 	w.checkInTime(a, changeWait)
 	w.checkOvertaken(d, a)

@@ -119,6 +119,9 @@ func (f *File) Save(ctx context.Context, id string, item Item) error {
 		return err
 	}
 	recipient, err := f.key.recipient()
+	if err == nil {
+		err = f.key.settle()
+	}
 	if err != nil {
 		return err
 	}

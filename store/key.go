@@ -39,8 +39,9 @@ type Key struct {
 	dir         string // of the key files; not where the items are
 	credentials string // $CREDENTIALS_DIRECTORY, or ""
 
-	mu     turn.Mutex
-	opened *age.X25519Identity // what Unlock has opened; nil otherwise
+	mu      turn.Mutex
+	opened  *age.X25519Identity // what Unlock has opened; nil otherwise
+	settled bool                // the names of its files are on the disk
 
 	described atomic.Pointer[string] // what Look found
 }
@@ -150,6 +151,19 @@ func (k *Key) recipient() (*age.X25519Recipient, error) {
 		return nil, err
 	}
 	return i.Recipient(), nil
+}
+
+// settle makes the names of the key's files durable, once: another process may have
+// been killed between its rename and its sync. An item must not outlive its key.
+func (k *Key) settle() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.settled || k.Source() == "credential" || k.Source() == "" {
+		return nil
+	}
+	err := syncDir(k.dir)
+	k.settled = err == nil
+	return err
 }
 
 func (k *Key) make() error {
