@@ -55,6 +55,10 @@ func (w *world) endFaults() {
 	}
 }
 
+// backoffMost is the longest time between two attempts of an expired profile, and the
+// time that an attempt takes.
+const backoffMost = 6 * time.Minute
+
 // checkComesBack: the daemon serves the login of p, or the model knows why not.
 func (w *world) checkComesBack(p *person) {
 	a := w.askOnce(p)
@@ -62,11 +66,22 @@ func (w *world) checkComesBack(p *person) {
 		w.acceptServed(p, a)
 		return
 	}
-	if a.problem.Code == ipc.CodeNeedsLogin || a.problem.Code == ipc.CodeConfiguration || a.problem.Code == ipc.CodeUnavailable {
+	unavailable := a.problem.Code == ipc.CodeUnavailable
+	if unavailable {
+		w.sleep(backoffMost)
+		if a = w.askOnce(p); a.ok() {
+			w.acceptServed(p, a)
+			return
+		}
+	}
+	if a.problem.Code == ipc.CodeNeedsLogin || a.problem.Code == ipc.CodeConfiguration || unavailable {
 		// The endpoint may have refused the login during a fault. The daemon asks again
 		// every half hour.
 		w.sleep(31 * time.Minute)
 		if a = w.askOnce(p); a.ok() {
+			if unavailable {
+				w.violated("a login comes back", "%s, and only after half an hour", p.name)
+			}
 			w.acceptServed(p, a)
 			return
 		}
@@ -84,6 +99,9 @@ func (w *world) checkComesBack(p *person) {
 	switch {
 	case !p.sure, p.changing > 0, l == nil, l.goneBecause != "":
 	case l.deadBecause != "" && !l.keep:
+		if a.problem.Code != ipc.CodeNeedsLogin {
+			w.violated("a lost login needs a login", "%s (%s): %s %s", l.title(), l.deadBecause, a.word(), a.problem.Detail)
+		}
 	default:
 		w.violated("a login comes back", "%s, after the end of all faults: %s %s", l.title(), a.word(), a.problem.Detail)
 	}
