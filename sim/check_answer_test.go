@@ -167,3 +167,32 @@ func (w *world) checkOvertaken(d *lockChange, a answer) {
 	}
 	w.violated("the last of lock and unlock decides", "%s", a.problem.Detail)
 }
+
+// checkLasts: a token lasts as long as its caller has asked for, at most half of its
+// whole time, or the answer says that it is stale.
+func (w *world) checkLasts(a answer, minTTL time.Duration) {
+	var t ipc.TokenAnswer
+	if !a.ok() || json.Unmarshal(a.body, &t) != nil || t.Stale || w.clocks.wereSet() {
+		return
+	}
+	w.api.mu.Lock()
+	expiry := w.api.access[string(t.Token)].expiry
+	w.api.mu.Unlock()
+	if left := expiry.Sub(a.true.Add(a.end.Sub(a.start))); left < min(minTTL, w.ttl/2) {
+		w.violated("a token lasts as long as asked for", "%v of %v", left, minTTL)
+	}
+}
+
+// checkRefreshed: a refresh that was answered has brought a token, or says that it was
+// skipped.
+func (w *world) checkRefreshed(p *person, a answer) {
+	var r struct{ Skipped bool }
+	_ = json.Unmarshal(a.body, &r)
+	l := p.inForce
+	if !a.ok() || r.Skipped || l == nil || !p.sure || p.changing > 0 || p.changedAt.After(a.start) || a.from.dead() {
+		return
+	}
+	if l.accessUntil.Before(a.true.Add(w.ttl - time.Second)) {
+		w.violated("what a command has reported is true", "%s is not refreshed", l.title())
+	}
+}

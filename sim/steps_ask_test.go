@@ -17,6 +17,7 @@ func stepRefresh(w *world, s step) {
 	a := w.ask(request{method: "POST", path: ipc.RouteRefresh, body: ipc.Named{Profile: p.name}, wait: s.span("wait", 10*time.Second), cancel: s.span("cancel", 0)})
 	w.note("refresh %s: %s", p.name, a.word())
 	w.checkInTime(a, s.span("wait", 10*time.Second))
+	w.checkRefreshed(p, a)
 	w.checkNoDefect(s, a)
 }
 
@@ -45,6 +46,7 @@ func stepAsk(w *world, s step) {
 	for _, a := range all {
 		words[a.word()]++
 		w.checkToken(s.profile, a, tokenOf(a))
+		w.checkLasts(a, s.span("ttl", 0))
 		w.checkInTime(a, wait)
 		if took := a.end.Sub(a.start); quick && !a.broken && took > 100*time.Millisecond {
 			w.violated("a token in memory waits for nothing", "%s took %v", s, took)
