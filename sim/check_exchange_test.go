@@ -13,7 +13,7 @@ import (
 // under way, and the daemon must be able to save the successor.
 func (e *endpoint) checkExchange(r *http.Request, c *wire, l *login, used *refreshToken) {
 	from := c.from
-	if used == nil || from.dead() {
+	if l == nil || from.dead() {
 		return
 	}
 	now := time.Now()
@@ -27,6 +27,10 @@ func (e *endpoint) checkExchange(r *http.Request, c *wire, l *login, used *refre
 		}
 	}
 	e.underWay[r] = l
+	if used == nil {
+		e.checkDistance(from, l, now)
+		return
+	}
 	if next := used.next; next != nil && !used.revoked && l == l.profile.inForce {
 		switch {
 		case next.readBy == from && l.deadBecause == "":
