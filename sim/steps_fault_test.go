@@ -47,7 +47,9 @@ func stepKeyring(w *world, s step) {
 	switch is {
 	case "unheard", "diesold", "diesnew":
 		w.keyring.setNext(map[string]saveOutcome{"unheard": saveUnheard, "diesold": saveDiesOld, "diesnew": saveDiesNew}[is])
-		w.trouble.set("keyring", true)
+		if is != "unheard" { // the item is saved then, and the daemon saves it once more
+			w.trouble.set("keyring", true)
+		}
 		return
 	}
 	w.keyring.setNext(saveDone)
