@@ -196,3 +196,23 @@ func (w *world) checkRefreshed(p *person, a answer) {
 		w.violated("what a command has reported is true", "%s is not refreshed", l.title())
 	}
 }
+
+// checkStatus: the status names the store of the login that is in force, and a token only
+// while there is one.
+func (w *world) checkStatus(a answer) {
+	var status ipc.Status
+	if err := json.Unmarshal(a.body, &status); err != nil {
+		w.violated("what a command has reported is true", "%v", err)
+	}
+	for _, said := range status.Profiles {
+		p := w.person(said.Profile)
+		l := p.inForce
+		if l == nil || !p.sure || p.changing > 0 || p.changedAt.After(a.start) || l.goneBecause != "" {
+			continue
+		}
+		serves := said.State == ipc.StateFresh || said.State == ipc.StateStale
+		if said.Store != l.store || serves && l.accessUntil.Before(a.true) && !w.clocks.wereSet() {
+			w.violated("what a command has reported is true", "%s in the %s: status: %s in the %s", l.title(), l.store, said.State, said.Store)
+		}
+	}
+}

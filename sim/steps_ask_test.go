@@ -89,6 +89,7 @@ func stepStatus(w *world, _ step) {
 	a := w.ask(request{method: "GET", path: ipc.RouteStatus, wait: 10 * time.Second})
 	if a.ok() {
 		w.mustHoldNoSecret("the status", string(a.body))
+		w.checkStatus(a)
 	}
 	if took := a.end.Sub(a.start); took > 300*time.Millisecond { // a glance at the disk is cut off after 250 ms
 		w.violated("status waits for no disk", "it took %v", took)
