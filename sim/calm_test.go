@@ -79,7 +79,7 @@ func (w *world) checkComesBack(p *person) {
 		// every half hour.
 		w.sleep(31 * time.Minute)
 		if a = w.askOnce(p); a.ok() {
-			if unavailable {
+			if l := p.inForce; unavailable && (l == nil || l.deadBecause == "") { // else its client keys are tried after some refusals
 				w.violated("a login comes back", "%s, and only after half an hour", p.name)
 			}
 			w.acceptServed(p, a)

@@ -43,7 +43,7 @@ func (e *endpoint) checkExchange(r *http.Request, c *wire, l *login, used *refre
 		e.w.violated("nothing is spent beside the state directory", "%s was, %v after it was replaced", l.title(), c.began.Sub(moved))
 	}
 	unsaved := l.store == "file" && (e.w.diskIs == "readonly" || e.w.diskIs == "full") && e.w.trouble.steady("disk", 5*time.Second)
-	if left := l.accessUntil.Sub(e.w.clocks.true()); unsaved && l.accessIn == from && !e.w.clocks.wereSet() && l.knownToRotate(e.w) && left > 5*time.Minute+10*time.Second && l.profile.sure {
+	if left := l.accessUntil.Sub(e.w.clocks.true()); unsaved && l.accessIn == from && !l.accessSlept && !e.w.clocks.wereSet() && l.knownToRotate(e.w) && left > 5*time.Minute+10*time.Second && l.profile.sure {
 		e.w.violated("nothing is spent whose successor cannot be saved", "%s was, with %v left of its access token", l.title(), left)
 	}
 	e.checkDistance(from, l, now)

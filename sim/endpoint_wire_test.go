@@ -50,8 +50,9 @@ func (c *wire) Write(p []byte) (int, error) {
 	if err != nil || c.from.dead() {
 		return n, err
 	}
-	if c.grant != nil && time.Since(c.e.w.slept) > time.Minute { // else it counts from before the sleep
+	if c.grant != nil {
 		c.grant.accessIn, c.grant.accessUntil = c.from, c.until
+		c.grant.accessSlept = time.Since(c.e.w.slept) < time.Minute
 	}
 	if t := c.reply; t != nil {
 		t.readBy, t.readAt, c.reply = c.from, time.Now(), nil

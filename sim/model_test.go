@@ -24,6 +24,7 @@ type login struct {
 	tokens       []*refreshToken // in the order in which the endpoint gave them out
 	accessUntil  time.Time       // by true time: the end of the last access token
 	accessIn     *instance       // the daemon that has it
+	accessSlept  bool            // the machine slept while it was on its way, or since
 	rotatesSince time.Time       // when its endpoint was first seen to rotate; zero for never
 	// deadBecause says why the endpoint may refuse its refresh token, goneBecause why
 	// its record or its item may be missing. "" means that neither is excused.

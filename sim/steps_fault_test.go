@@ -127,7 +127,7 @@ func stepSuspend(w *world, s step) {
 	w.clocks.sleep(s.span("for", time.Hour))
 	for _, p := range w.people() {
 		for _, l := range p.logins {
-			l.accessIn = nil // how much of its life has passed is no longer plain
+			l.accessSlept = true // how much of its life has passed is no longer plain
 		}
 	}
 }
