@@ -55,10 +55,6 @@ func (w *world) endFaults() {
 	}
 }
 
-// backoffMost is the longest time between two attempts of an expired profile, and the
-// time that an attempt takes.
-const backoffMost = 6 * time.Minute
-
 // checkComesBack: the daemon serves the login of p, or the model knows why not.
 func (w *world) checkComesBack(p *person) {
 	a := w.askOnce(p)
@@ -66,22 +62,11 @@ func (w *world) checkComesBack(p *person) {
 		w.acceptServed(p, a)
 		return
 	}
-	unavailable := a.problem.Code == ipc.CodeUnavailable
-	if unavailable {
-		w.sleep(backoffMost)
-		if a = w.askOnce(p); a.ok() {
-			w.acceptServed(p, a)
-			return
-		}
-	}
-	if a.problem.Code == ipc.CodeNeedsLogin || a.problem.Code == ipc.CodeConfiguration || unavailable {
+	if a.problem.Code == ipc.CodeNeedsLogin || a.problem.Code == ipc.CodeConfiguration || a.problem.Code == ipc.CodeUnavailable {
 		// The endpoint may have refused the login during a fault. The daemon asks again
 		// every half hour.
 		w.sleep(31 * time.Minute)
 		if a = w.askOnce(p); a.ok() {
-			if l := p.inForce; unavailable && (l == nil || l.deadBecause == "") { // else its client keys are tried after some refusals
-				w.violated("a login comes back", "%s, and only after half an hour", p.name)
-			}
 			w.acceptServed(p, a)
 			return
 		}
