@@ -22,7 +22,7 @@ func (w *world) checkAfterEnd(i *instance, how string) {
 		for _, other := range p.logins {
 			if other.maybeStored { // the next daemon may find it
 				other.maybeStored, other.servedUntil = false, time.Time{}
-				p.sure = false
+				p.unsure()
 			}
 		}
 		if !p.sure || p.changing > 0 {

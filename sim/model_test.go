@@ -93,13 +93,18 @@ func (p *person) endChange(at time.Time, inForce *login, sure bool) {
 	}
 }
 
+// unsure: something else than a change may have put another login in force. The changes
+// that are under way cannot tell which.
+func (p *person) unsure() { p.sure, p.overlapped = false, p.changing > 0 }
+
 // memoryIsGone: the daemon has forgotten its refresh token, so an older item that
 // somebody has put back is the only one that it can find.
 func (p *person) memoryIsGone() {
 	if !p.olderItem {
 		return
 	}
-	p.olderItem, p.sure = false, false
+	p.olderItem = false
+	p.unsure()
 	for _, l := range p.logins {
 		l.deadBecause, l.servedUntil = "an older item", time.Time{}
 	}

@@ -24,8 +24,7 @@ func (w *world) moved(how string) {
 	}
 	w.lockChanges = nil // the mark of a lock may be another
 	for _, p := range w.people() {
-		p.sure = false
-		p.overlapped = p.changing > 0
+		p.unsure()
 	}
 }
 

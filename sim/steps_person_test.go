@@ -62,7 +62,6 @@ func stepLogout(w *world, s step) {
 	p.beginChange()
 	a := w.ask(request{method: "POST", path: ipc.RouteForget, body: ipc.Named{Profile: p.name}, wait: changeWait})
 	w.note("logout %s: %s %s", p.name, a.word(), a.problem.Detail)
-	w.checkInTime(a, changeWait)
 	switch {
 	case strings.Contains(a.problem.Detail, "logs in again"): // the next daemon may find it
 		p.endChange(a.end, before, false)
@@ -90,14 +89,16 @@ func stepMove(w *world, s step) {
 	l, sure := p.inForce, p.sure
 	a := w.ask(request{method: "POST", path: ipc.RouteStore, body: ipc.Move{Profile: p.name, To: s.arg("to")}, wait: changeWait})
 	w.note("move %s to %s: %s", p.name, s.arg("to"), a.word())
-	w.checkInTime(a, changeWait)
 	if a.ok() && l != nil && !p.overlapped {
 		l.store = s.arg("to")
 		if r, _ := w.recordOf(p.name); p.sure && p.changing == 1 && r.Store != l.store {
 			w.violated("what a command has reported is true", "%s: the record says %q", s, r.Store)
 		}
 	}
-	p.endChange(a.end, l, sure && !a.broken)
+	if r, ok := w.recordOf(p.name); a.broken && ok && l != nil && r.Store != "" {
+		l.store = r.Store // moved or not, it is the same login
+	}
+	p.endChange(a.end, l, sure)
 	w.checkNoDefect(s, a)
 }
 
@@ -106,7 +107,6 @@ func stepLock(w *world, s step) {
 	a := w.ask(request{method: "POST", path: ipc.RouteLock, body: ipc.Lock{Force: s.has("force")}, wait: changeWait})
 	d.end, d.ok = a.end, a.ok()
 	w.note("lock: %s %s", a.word(), a.problem.Detail)
-	w.checkInTime(a, changeWait)
 	w.checkOvertaken(d, a)
 	if s.has("force") {
 		w.forgetByForce()
@@ -140,7 +140,6 @@ func stepUnlock(w *world, _ step) {
 	d.end, d.ok = a.end, a.ok()
 	d.unsure = a.broken || a.problem.Code != ipc.CodeInternal // any other is about one profile
 	w.note("unlock: %s %s", a.word(), a.problem.Detail)
-	w.checkInTime(a, changeWait)
 	w.checkOvertaken(d, a)
 	if a.ok() {
 		w.trouble.unlocked()

@@ -191,6 +191,8 @@ func (w *storeWatch) next(ctx context.Context, callers <-chan chan struct{}, end
 		w.looks++
 	}
 	select {
+	case <-ctx.Done():
+		return nil, false
 	case <-ended: // at the same moment: what comes after would be halted for nothing
 		return nil, false
 	default:
