@@ -198,8 +198,8 @@ func (w *world) checkRefreshed(p *person, a answer) {
 	}
 }
 
-// checkStatus: the status names the store of the login that is in force, and a token only
-// while there is one.
+// checkStatus: the status names the store and the client keys of the login that is in
+// force, and a token only while there is one.
 func (w *world) checkStatus(a answer) {
 	var status ipc.Status
 	if err := json.Unmarshal(a.body, &status); err != nil {
@@ -214,6 +214,9 @@ func (w *world) checkStatus(a answer) {
 		serves := said.State == ipc.StateFresh || said.State == ipc.StateStale
 		if said.Store != l.store || serves && l.accessUntil.Before(a.true) && !w.clocks.wereSet() {
 			w.violated("what a command has reported is true", "%s in the %s: status: %s in the %s", l.title(), l.store, said.State, said.Store)
+		}
+		if serves && said.ClientID != l.clientID && !w.trouble.since(l.servedFrom) {
+			w.violated("the record names the client keys in use", "not those of %s", l.title())
 		}
 	}
 }

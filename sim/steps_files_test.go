@@ -106,7 +106,9 @@ func stepVersion(w *world, s step) {
 			}
 		}
 	case "3":
-		w.ownProfiles = data
+		if w.ownProfiles == nil {
+			w.ownProfiles = data
+		}
 		wire["version"], wire["something"] = 3, "new"
 	}
 	data, _ = json.Marshal(wire)

@@ -72,7 +72,23 @@ func load(p *Profile, record store.Profile, e accounts.Endpoints) (*login, error
 		item.Wipe()
 		return nil, err
 	}
+	p.nameClient(record, item.ClientID)
 	return p.newLogin(client, st, record, item), nil
+}
+
+// nameClient has the record name the client keys of the login that is stored: a daemon
+// that was killed between the two writes of an adoption has left those of the one
+// before, and the ones in use among those that a login may delete.
+func (e entry) nameClient(r store.Profile, id string) {
+	if id == "" || id == r.ClientID {
+		return
+	}
+	err := e.set.records.Amend(e.name, func(r *store.Profile) {
+		r.ClientID, r.Pending = id, without(r.Pending, id)
+	})
+	if err != nil {
+		e.set.on(Event{Kind: NotRecorded, Profile: e.name, Err: err})
+	}
 }
 
 // reopen opens the profile and deletes copies of it that were left elsewhere.
