@@ -3,9 +3,9 @@
 //
 // Each call is made once. Nothing here repeats a request or follows a
 // redirect, because a refresh token may be good for a single use and belongs
-// to one origin. Only if TLS failed because the server's authority is unknown, and
-// so nothing was sent, is the call made again, if that authority is trusted by
-// then. Credentials go over https, or over http to a literal loopback
+// to one origin. Only if TLS failed because the server's authority is unknown or has
+// expired, and so nothing was sent, is the call made again, if that authority is
+// trusted by then. Credentials go over https, or over http to a literal loopback
 // address, and nowhere else. Errors are *Error where the endpoint or the way
 // to it failed.
 package accounts

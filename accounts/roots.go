@@ -16,9 +16,23 @@ func UnknownAuthority(err error) bool {
 	return errors.As(err, &unknown) || errors.As(err, &none)
 }
 
-// SameRoots reports whether a and b trust the same certificates. A nil pool is the
+// otherRootsMayHelp reports whether err may be due to certificates that were read too
+// long ago. An authority that was renewed with the same key counts as expired, not
+// as unknown.
+func otherRootsMayHelp(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return UnknownAuthority(err) || errors.As(err, &invalid)
+}
+
+// Trusts reports whether the client trusts exactly the certificates in roots now. It
+// may have read others since it was made.
+func (c *Client) Trusts(roots *x509.CertPool) bool {
+	return sameRoots(c.http.Load().Transport.(*http.Transport).TLSClientConfig.RootCAs, roots)
+}
+
+// sameRoots reports whether a and b trust the same certificates. A nil pool is the
 // system's, as Go has read it.
-func SameRoots(a, b *x509.CertPool) bool {
+func sameRoots(a, b *x509.CertPool) bool {
 	return a == b || orSystem(a).Equal(orSystem(b))
 }
 
@@ -36,22 +50,21 @@ func orSystem(pool *x509.CertPool) *x509.CertPool {
 // certificates is trusted now. One from which a file was left out is not kept,
 // unless it is the one that helps.
 func (c *Client) send(ctx context.Context, k call) (*http.Response, error) {
-	h := c.http.Load()
-	a, err := c.sendBy(ctx, h, k)
-	if c.options.Renew == nil || !UnknownAuthority(err) {
+	a, err := c.sendBy(ctx, c.http.Load(), k)
+	if c.options.Renew == nil || !otherRootsMayHelp(err) {
 		return a, err
 	}
 	roots, refused := c.options.Renew()
-	if roots != nil && !SameRoots(roots, h.Transport.(*http.Transport).TLSClientConfig.RootCAs) {
+	if roots != nil && !c.Trusts(roots) {
 		o := c.options
 		o.RootCAs = roots
-		h = newHTTP(o)
+		h := newHTTP(o)
 		if a, err = c.sendBy(ctx, h, k); err == nil || refused == nil {
 			c.http.Store(h)
 		}
 	}
 	var e *Error
-	if refused != nil && UnknownAuthority(err) && errors.As(err, &e) {
+	if refused != nil && otherRootsMayHelp(err) && errors.As(err, &e) {
 		e.Err = fmt.Errorf("%w; %w", e.Err, refused)
 	}
 	return a, err

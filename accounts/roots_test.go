@@ -1,16 +1,23 @@
 package accounts
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A server whose authority becomes known is called once more, at once, and gets the
@@ -85,5 +92,54 @@ func TestAnAuthorityThatIsKnownByNow(t *testing.T) {
 	}
 	if _, err := c.Refresh(t.Context(), []byte("re")); err == nil {
 		t.Error("a server that is away has answered")
+	}
+}
+
+// An authority that was renewed with its old key is known by its old certificate, which
+// has expired.
+func TestAnAuthorityThatWasRenewed(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(c, by *x509.Certificate, start, end time.Duration) *x509.Certificate {
+		c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(1), time.Now().Add(start), time.Now().Add(end)
+		der, err := x509.CreateCertificate(rand.Reader, c, by, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err = x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	authority := &x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true}
+	old, renewed := x509.NewCertPool(), x509.NewCertPool()
+	old.AddCert(issue(authority, authority, -2*time.Hour, -time.Hour))
+	renewed.AddCert(issue(authority, authority, -time.Hour, time.Hour))
+	server := issue(&x509.Certificate{Subject: pkix.Name{CommonName: "server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, authority, -time.Hour, time.Hour)
+
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"accessToken":"good"}`)
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{server.Raw}, PrivateKey: key}}}
+	srv.StartTLS()
+	defer srv.Close()
+	now, refused := old, errors.New("/ca.pem can be written by others")
+	c, err := New(FromAccountsURL(srv.URL), Options{RootCAs: old, Renew: func() (*x509.CertPool, error) { return now, refused }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Refresh(t.Context(), []byte("re")); err == nil || !strings.HasSuffix(err.Error(), "; "+refused.Error()) {
+		t.Errorf("with the old certificate: %v", err)
+	}
+	now, refused = renewed, nil
+	if g, err := c.Refresh(t.Context(), []byte("re")); err != nil || string(g.AccessToken) != "good" {
+		t.Errorf("with the renewed one: %v", err)
+	}
+	if c.Trusts(old) || !c.Trusts(renewed) {
+		t.Error("the client does not say what it trusts now")
 	}
 }

@@ -240,7 +240,7 @@ func (d *Daemon) settings() profile.Settings {
 		Ready: d.config.ready(), Names: slices.Collect(maps.Keys(c.Profiles)), Store: "keyring", Endpoints: c.Endpoints,
 		Client: accounts.Options{
 			UserAgent: "bloq-agent/" + d.options.Version, RootCAs: c.Roots,
-			Renew:       func() (*x509.CertPool, error) { return config.ReadRoots(c.CAFile) },
+			Renew:       func() (*x509.CertPool, error) { return config.ReadRoots(d.config.get().CAFile) },
 			DialContext: d.outside.Dial, Now: d.outside.Clock.Now,
 		},
 		TrustHint: c.TrustHint(), Restart: restartCommand(os.Getenv, os.Getpid()),

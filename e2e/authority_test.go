@@ -152,3 +152,49 @@ func TestSIGHUPReadsTheSystemsAuthorities(t *testing.T) {
 	w.recovers(events)
 	w.noReuse()
 }
+
+// What SIGHUP puts in force is compared with what a profile trusts, which may have
+// noticed another authority since.
+func TestSIGHUPForgetsAnAuthorityThatWasNoticed(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	n := w.inspect()
+	bundle := filepath.Join(w.dir, "authorities.pem")
+	first := n.change()
+	must(t, os.WriteFile(bundle, first, 0o600))
+	w.env = append(w.env, "SSL_CERT_FILE="+bundle, "SSL_CERT_DIR="+filepath.Join(w.dir, "none"))
+	w.start("--store", "file")
+	w.login()
+	events := w.events()
+	w.must("", "bloq-agent", "refresh") // Go reads the system's now, and never again
+	must(t, os.WriteFile(bundle, n.change(), 0o600))
+	w.must("", "bloq-agent", "refresh")
+	must(t, os.WriteFile(bundle, first, 0o600))
+	must(t, w.daemon.Process.Signal(hup))
+	w.await(events, "the configuration is read", isReload)
+	deadline := time.Now().Add(20 * time.Second)
+	for w.run("", "bloq-agent", "refresh").code == 0 { // the profile follows beside
+		if time.Now().After(deadline) {
+			t.Fatal("an authority that was removed is trusted")
+		}
+	}
+	w.failsBy(events, "unknown authority")
+}
+
+// A tls_ca_file that adds nothing when it is configured is read all the same when it
+// is needed.
+func TestATLSCAFileThatAddsNothingAtFirst(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	n := w.inspect()
+	bundle, own := filepath.Join(w.dir, "authorities.pem"), filepath.Join(w.dir, "own.pem")
+	first := n.change()
+	must(t, os.WriteFile(bundle, first, 0o600))
+	must(t, os.WriteFile(own, first, 0o600))
+	w.env = append(w.env, "SSL_CERT_FILE="+bundle, "SSL_CERT_DIR="+filepath.Join(w.dir, "none"))
+	w.start("--store", "file")
+	w.login()
+	events := w.events()
+	w.configure("tls_ca_file = \"" + own + "\"\n")
+	w.await(events, "the configuration is read", isReload)
+	must(t, os.WriteFile(own, n.change(), 0o600))
+	w.must("", "bloq-agent", "refresh")
+}

@@ -11,20 +11,18 @@ import (
 // Configure puts other settings in force, beside its caller: a profile whose URLs
 // or trust changed is opened with the new ones.
 func (s *Set) Configure(next Settings) {
-	old := s.settings.Swap(&next)
+	s.settings.Store(&next)
 	s.update()
-	trust := !accounts.SameRoots(old.Client.RootCAs, next.Client.RootCAs)
-	s.background(func(context.Context) {
-		s.each(func(p *Profile) { p.configure(trust) })
-	})
+	s.background(func(context.Context) { s.each((*Profile).configure) })
 }
 
-func (p *Profile) configure(trust bool) {
-	s := p.state.Load()
+func (p *Profile) configure() {
+	s, settings := p.state.Load(), p.set.settings.Load()
 	switch {
 	case s.phase == Opening:
 		p.reopen()
-	case trust || s.endpoints != p.set.settings.Load().Endpoints(p.record()):
+	case s.endpoints != settings.Endpoints(p.record()),
+		s.login != nil && !s.login.client.Trusts(settings.Client.RootCAs):
 		_ = p.replace(p.reconfigure) // reported as an event
 	default:
 		tryAgain(p, s)
