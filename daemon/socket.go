@@ -80,18 +80,20 @@ func socketCommand(getenv func(string) string) string {
 	return "sudo systemctl restart bloq-agent@" + getenv("USER") + ".socket"
 }
 
-// ground is where a socket of our own may be made again: its directory may
-// be another one by then, and below /run/user the one above too.
+// ground is where a socket of our own may be made again: its directory may be
+// another one by then, and so may the runtime directory above.
 func (d ownSocket) ground() string {
 	if _, ok := d.options.Listener.(rebinder); !ok {
 		return ""
 	}
 	above := filepath.Dir(filepath.Dir(d.options.Listener.Addr().String()))
-	switch {
+	switch up := filepath.Dir(above); {
 	case strings.HasPrefix(above, "/run/user/"):
 		return "/run/user"
-	case above == "/":
-		return ""
+	case up != "/":
+		return up
+	case above != "/":
+		return above
 	}
-	return above
+	return ""
 }

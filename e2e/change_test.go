@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,7 +98,8 @@ func TestTwoDaemonsDoNotShareAStateDirectory(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
 	w.start("--store", "memory")
 	r := w.run("", "bloq-agent", "serve", "--socket", filepath.Join(w.dir, "other", "s"))
-	w.wants(r, 1, "another bloq-agent uses this state directory", "bloq-agent status")
+	pid := w.daemon.Process.Pid
+	w.wants(r, 1, fmt.Sprintf("another bloq-agent uses this state directory (pid %d)", pid), fmt.Sprintf("kill %d", pid))
 }
 
 // A login that fails half-way leaves a profile alone that only waits for its

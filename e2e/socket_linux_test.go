@@ -14,14 +14,18 @@ import (
 // daemon is the same afterwards, and callers find it: confined, and with no hint.
 func TestASocketThatIsTakenAway(t *testing.T) {
 	w := newWorld(t, sandbox.Config{})
+	above := filepath.Join(w.dir, "run")
+	dir := filepath.Join(above, "bloq-agent")
+	socket := filepath.Join(dir, "agent.sock")
+	w.env = append(w.env, "BLOQ_AGENT_SOCK="+socket)
 	w.start("--store", "memory")
 	w.login()
-	dir := filepath.Dir(w.socket())
 	for n, remove := range []func() error{
-		func() error { return os.Remove(w.socket()) },
+		func() error { return os.Remove(socket) },
 		func() error { return os.RemoveAll(dir) },
 		func() error { return errors.Join(os.Rename(dir, dir+".old"), os.RemoveAll(dir+".old")) },
 		func() error { return os.RemoveAll(dir) },
+		func() error { return errors.Join(os.RemoveAll(above), os.Mkdir(above, 0o700)) },
 	} {
 		must(t, remove())
 		w.eventually("callers find the daemon again", func() bool { return w.run("", "bloq-token").code == 0 })

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -121,7 +122,7 @@ func TestTwoDaemonsOnOneStateDirectory(t *testing.T) {
 		}
 		<-loser.ended
 		r := result{loser.cmd.ProcessState.ExitCode(), "", loser.stderr.String()}
-		w.wants(r, ipc.ExitInternal, "another bloq-agent uses this state directory", "bloq-agent status")
+		w.wants(r, ipc.ExitInternal, "another bloq-agent uses this state directory", fmt.Sprintf("kill %d", winner.cmd.Process.Pid))
 		if status, body, err := winner.ask(); err != nil || status != http.StatusOK || !strings.Contains(body, `"token":"eyJ`) {
 			t.Fatalf("round %d: the one that serves: %d %s %v", i, status, body, err)
 		}

@@ -7,9 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"bloq-agent/store/trusted"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Disk is all that this package asks of a file system: it opens no file and
@@ -75,13 +79,45 @@ func (system) Lock(dir string) (DiskFile, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = ErrInUse
+			err = inUse(f)
 		}
+		_ = f.Close()
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return f, nil
+}
+
+// inUse is ErrInUse, with the process that has locked f if the kernel tells. Where a
+// file system shows other device numbers than it has (btrfs), it does not.
+func inUse(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return ErrInUse
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	locks, err := os.ReadFile("/proc/locks")
+	if !ok || err != nil {
+		return ErrInUse
+	}
+	dev := uint64(st.Dev)
+	pid := lockedBy(string(locks), fmt.Sprintf("%02x:%02x:%d", unix.Major(dev), unix.Minor(dev), st.Ino))
+	if pid <= 0 {
+		return ErrInUse
+	}
+	return &InUseError{pid}
+}
+
+// lockedBy returns which process has locked file, by the lines of /proc/locks, or 0.
+func lockedBy(locks, file string) int {
+	for line := range strings.Lines(locks) {
+		// 1: FLOCK  ADVISORY  WRITE 4711 fe:00:131075 0 EOF
+		if f := strings.Fields(line); len(f) > 5 && f[1] == "FLOCK" && f[5] == file {
+			pid, _ := strconv.Atoi(f[4])
+			return pid
+		}
+	}
+	return 0
 }
 
 // ReplaceDisk is for tests alone, before and after anything else of this package is

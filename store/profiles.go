@@ -59,8 +59,16 @@ type PendingKey struct {
 }
 
 // ErrInUse says that another daemon holds the state directory: two would spend
-// the same refresh tokens.
+// the same refresh tokens. An *InUseError is one.
 var ErrInUse = errors.New("another bloq-agent uses this state directory")
+
+// An InUseError names the process that holds the state directory.
+type InUseError struct{ PID int }
+
+func (e *InUseError) Error() string { return fmt.Sprintf("%v (pid %d)", ErrInUse, e.PID) }
+
+// Unwrap is ErrInUse.
+func (e *InUseError) Unwrap() error { return ErrInUse }
 
 // Profiles is profiles.json of one state directory. Its methods may be called
 // by several goroutines of one process.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/signal"
@@ -63,6 +64,11 @@ func serveCommand() *cobra.Command {
 			options.Listener, options.Kept = listener, kept
 			options.Confine, options.Writes = true, append(options.Writes, filepath.Dir(listener.Addr().String()))
 			d, err := daemon.New(options)
+			// That daemon has another socket, so no command of ours reaches it.
+			var held *store.InUseError
+			if errors.As(err, &held) {
+				return fail(ipc.ExitInternal, fmt.Sprintf("kill %d", held.PID), "%v", err)
+			}
 			if errors.Is(err, store.ErrInUse) {
 				return fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
 			}
