@@ -29,6 +29,7 @@ import (
 type configuration struct {
 	current  atomic.Pointer[loaded]
 	lastRead []byte // New's, then keepConfig's
+	emptied  bool   // the file is empty since; keepConfig's
 
 	looks     chan struct{}          // asks for a look at the file; nil before New
 	unwatched atomic.Pointer[string] // why changes are not seen at once
@@ -191,8 +192,9 @@ func (d *Daemon) watch(ctx context.Context) <-chan struct{} {
 // nothing of ours has changed, or half of it.
 func (d *Daemon) reloadChanged() {
 	data, err := trusted.ReadFile(d.options.ConfigPath)
-	if err == nil && len(data) == 0 {
-		return // truncated, and about to be written
+	d.config.emptied = err == nil && len(data) == 0 && len(d.config.lastRead) > 0
+	if d.config.emptied {
+		return // about to be written, most likely; recheck sees to it
 	}
 	if bytes.Equal(data, d.config.lastRead) && (err == nil || os.IsNotExist(err)) {
 		return // some other file of the directory
@@ -200,15 +202,16 @@ func (d *Daemon) reloadChanged() {
 	d.reload()
 }
 
-// recheckPause is for a configuration that is refused. The command that mends it
-// may change a directory that the watcher does not see.
+// recheckPause is for a configuration that is refused, because the command that mends
+// it may change a directory that the watcher does not see. A file that is empty for as
+// long is meant to be empty.
 const recheckPause = 5 * time.Second
 
-// recheck fires when a refused configuration should be looked at again, and never
-// if it is not refused.
+// recheck fires when a refused or emptied configuration should be looked at again, and
+// never for another.
 func (d *Daemon) recheck() <-chan time.Time {
 	var refused *trusted.Error
-	if !errors.As(d.config.current.Load().err, &refused) {
+	if !d.config.emptied && !errors.As(d.config.current.Load().err, &refused) {
 		return nil
 	}
 	return time.After(recheckPause)
@@ -217,7 +220,9 @@ func (d *Daemon) recheck() <-chan time.Time {
 // reloadMended is reload, unless what is wrong is what was wrong before.
 func (d *Daemon) reloadMended() {
 	_, _, err := config.Load(d.options.ConfigPath)
-	if before := d.config.current.Load().err; err != nil && before != nil && err.Error() == before.Error() {
+	emptied := d.config.emptied
+	d.config.emptied = false
+	if before := d.config.current.Load().err; !emptied && err != nil && before != nil && err.Error() == before.Error() {
 		return
 	}
 	d.reload()

@@ -49,17 +49,28 @@ func TestAnEmptyFileIsASaveInProgress(t *testing.T) {
 	if got := d.config.get().Store; got != "memory" {
 		t.Errorf("store %q after an empty file", got)
 	}
+	if d.recheck() == nil {
+		t.Error("nobody looks whether it stays empty")
+	}
 	loaded := d.config.current.Load().at
 	do(t, os.WriteFile(path, []byte("store = \"memory\"\n"), 0o600))
 	d.reloadChanged()
-	if d.config.current.Load().at != loaded {
-		t.Error("the same file was loaded again")
+	if d.config.current.Load().at != loaded || d.recheck() != nil {
+		t.Error("the same file was loaded again, or will be")
 	}
 	do(t, os.WriteFile(path, []byte("store = \"keyring\"\n"), 0o600))
 	d.reloadChanged()
 	if got := d.config.get().Store; got != "keyring" {
 		t.Errorf("store %q", got)
 	}
+	do(t, os.WriteFile(path, nil, 0o600))
+	d.reloadChanged()
+	d.reloadMended() // as keepConfig does when recheck fires
+	if got := d.config.get().Store; got != "" || d.recheck() != nil {
+		t.Errorf("store %q of a file that stays empty", got)
+	}
+	do(t, os.WriteFile(path, []byte("store = \"keyring\"\n"), 0o600))
+	d.reloadChanged()
 	do(t, os.Remove(path))
 	d.reloadChanged()
 	if got := d.config.get().Store; got != "" {

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -97,7 +99,7 @@ func watchWay(w *fsnotify.Watcher, path string) (names map[string]bool, err erro
 			rest = append(components(target), rest...)
 		case fi.IsDir():
 			dir = at
-			failed = errors.Join(failed, add(w, dir))
+			failed = cmp.Or(failed, add(w, dir))
 		}
 	}
 	return names, failed
@@ -114,5 +116,8 @@ func add(w *fsnotify.Watcher, dir string) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", dir, err)
+	}
+	return nil
 }
