@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,8 @@ import (
 type confinement struct {
 	dirs   []string // nil while it can write everywhere
 	abi    int
-	reason error // why it can
+	reason error       // why it can
+	state  fs.FileInfo // the state directory then; nil if it was not there
 
 	loopback error // why who listens on this machine cannot be told
 }
@@ -37,6 +39,7 @@ func (d *Daemon) confine() {
 	case d.config.get().NoLandlock:
 		c.reason = errors.New("the configuration says landlock = false")
 	default:
+		c.state, _ = os.Stat(d.options.StateDir)
 		if c.abi, c.reason = harden.Confine(dirs, ownSocket{d}.ground()); c.reason == nil {
 			c.dirs = dirs
 		} else {
@@ -80,6 +83,17 @@ func (d *Daemon) needsRestart(path string) bool {
 		below, err := filepath.Rel(dir, path)
 		return err == nil && below != ".." && !strings.HasPrefix(below, "../")
 	})
+}
+
+// cannotKeep reports whether it is the confinement that keeps the process from writing
+// in the state directory, because another one was there when it began, or none.
+func (d *Daemon) cannotKeep() bool {
+	c := d.confined.Load()
+	if c == nil || c.dirs == nil {
+		return false
+	}
+	now, err := os.Stat(d.options.StateDir)
+	return err == nil && (c.state == nil || !os.SameFile(c.state, now))
 }
 
 func (d *Daemon) hardening() ipc.Hardening {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -83,7 +84,12 @@ func stateProblem(err error) *ipc.Problem {
 	if errors.Is(err, store.ErrNoAnswer) {
 		return &ipc.Problem{Code: ipc.CodeUnavailable, Detail: "the profiles cannot be read: " + err.Error()}
 	}
-	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: "the profiles cannot be read: " + err.Error(), Hint: trusted.Mend(err)}
+	hint := trusted.Mend(err)
+	var moved *store.MovedError
+	if errors.As(err, &moved) {
+		hint = restartCommand(os.Getenv, os.Getpid())
+	}
+	return &ipc.Problem{Code: ipc.CodeConfiguration, Detail: "the profiles cannot be read: " + err.Error(), Hint: hint}
 }
 
 // start reads the secrets, if the configuration says where they may be sent.
@@ -121,6 +127,9 @@ func (d *Daemon) openState(kept []profile.Kept) (*profile.Set, error) {
 	records, err := store.OpenProfiles(d.options.StateDir)
 	if err != nil {
 		return nil, err
+	}
+	if d.cannotKeep() {
+		return nil, errors.Join(&store.MovedError{Path: d.options.StateDir}, records.Close())
 	}
 	if note := records.Note(); note != "" {
 		d.log.Warn().Msg(note)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,4 +35,20 @@ func TestASocketThatIsTakenAway(t *testing.T) {
 		})
 	}
 	w.stop()
+}
+
+// A daemon whose state directory was not there when it was confined can read it, but
+// could not write there. It asks for a restart before a login is lost.
+func TestAStateDirectoryThatComesLate(t *testing.T) {
+	w := newWorld(t, sandbox.Config{})
+	state, disk := filepath.Join(w.dir, "state", "bloq-agent"), filepath.Join(w.dir, "disk")
+	must(t, errors.Join(os.MkdirAll(filepath.Dir(state), 0o700), os.Symlink(disk, state)))
+	w.start("--store", "file")
+	w.wants(w.run("", "bloq-agent", "status"), 5, state+" is a link to a directory that is not there", "")
+	must(t, os.Mkdir(disk, 0o700))
+	restart := fmt.Sprintf("hint: stop bloq-agent (kill %d) and start it again\n", w.daemon.Process.Pid)
+	w.eventually("it asks for a restart", func() bool { return strings.Contains(w.run("", "bloq-agent", "status").stderr, restart) })
+	w.stop()
+	w.start("--store", "file")
+	w.login()
 }

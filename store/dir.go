@@ -38,6 +38,9 @@ func (e *MovedError) Unwrap() error { return e.Err }
 // holds it. If another process does, the error is ErrInUse.
 func openDir(name string) (*Dir, error) {
 	if err := disk.MkdirAll(name, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%s is a link to a directory that is not there", name)
+		}
 		return nil, err
 	}
 	if err := disk.CheckOwn(name, fs.ModeDir); err != nil {

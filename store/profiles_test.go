@@ -254,6 +254,10 @@ func TestAStateDirectoryThatIsALink(t *testing.T) {
 		t.Errorf("written where the link leads now: %v", err)
 	}
 	do(t, p.Close())
+	do(t, errors.Join(os.Remove(link), os.Symlink("missing", link)))
+	if _, err := OpenProfiles(link); err == nil || err.Error() != link+" is a link to a directory that is not there" {
+		t.Errorf("a link that leads nowhere: %v", err)
+	}
 }
 
 // Whatever follows the end, the file is not the one that was written.
