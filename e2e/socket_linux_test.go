@@ -34,6 +34,12 @@ func TestASocketThatIsTakenAway(t *testing.T) {
 			return strings.Count(w.log.String(), "the socket was gone and has been made again") == n+1
 		})
 	}
+	must(t, errors.Join(os.Remove(socket), os.Mkdir(socket, 0o700)))
+	mend := "mv " + socket + " " + socket + ".old"
+	w.wants(w.run("", "bloq-agent", "status"), 4, "connect "+socket, "bloq-agent serve")
+	w.wants(w.run("", "bloq-agent", "serve"), 1, socket+" is in the way and is no socket", mend)
+	w.mustSh(mend)
+	w.eventually("callers find the daemon again", func() bool { return w.run("", "bloq-token").code == 0 })
 	w.stop()
 }
 

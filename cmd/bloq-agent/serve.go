@@ -146,17 +146,25 @@ func bind(cmd *cobra.Command) (net.Listener, error) {
 		return l, nil
 	case errors.Is(err, ipc.ErrPathTooLong):
 		return nil, fail(ipc.ExitUsage, "bloq-agent serve --socket /tmp/bloq/agent.sock", "%s: %v", path, ipc.ErrPathTooLong)
-	case errors.Is(err, server.ErrInUse):
+	case errors.Is(err, server.ErrInUse) && !inTheWay(path):
 		return nil, fail(ipc.ExitInternal, "bloq-agent status", "%v", err)
 	case errors.As(err, &dir) && dir.Repairable:
 		return nil, fail(ipc.ExitUsage, "chmod go-w "+ipc.ShellWord(dir.Dir), "%v", err)
 	case errors.As(err, &dir):
 		return nil, fail(ipc.ExitUsage, "", "%v", err)
+	case inTheWay(path): // of a daemon that runs, too, which then makes its socket again
+		return nil, fail(ipc.ExitInternal, "mv "+ipc.ShellWord(path)+" "+ipc.ShellWord(path+".old"), "%s is in the way and is no socket", path)
 	}
 	if errors.Is(err, os.ErrPermission) && flag == "" {
 		return nil, fail(ipc.ExitInternal, "export BLOQ_AGENT_SOCK=$HOME/.bloq-agent/agent.sock", "%v", err)
 	}
 	return nil, fail(ipc.ExitInternal, "", "%v", err)
+}
+
+// inTheWay reports whether what is at path keeps a daemon from making its socket there.
+func inTheWay(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.Mode().Type() != os.ModeSocket
 }
 
 func oneOf(s string, allowed ...string) bool {
