@@ -30,6 +30,7 @@ type campaign struct {
 	next         uint64
 	seeds        uint64
 	done, broken int
+	other        int // that gave another trace the second time
 }
 
 // batch is how many seeds a process runs before another takes its place.
@@ -94,6 +95,11 @@ func (c *campaign) batch(first, last uint64) (next uint64) {
 			c.count(1, 0)
 			continue
 		}
+		if strings.HasPrefix(line, "other trace ") {
+			c.mu.Lock()
+			c.other++
+			c.mu.Unlock()
+		}
 		report.WriteString(line + "\n")
 	}
 	err = cmd.Wait()
@@ -129,7 +135,7 @@ func TestWorker(t *testing.T) {
 		r := run(t, h)
 		if os.Getenv("SIM_TWICE") != "" {
 			if again := run(t, h); again.hash != r.hash {
-				fmt.Printf("broke: a seed is its trace (seed %d)\n%s\n", seed, firstDifference(r, again))
+				fmt.Printf("other trace of seed %d:\n%s\n", seed, firstDifference(r, again))
 			}
 		}
 		if r.broken() == "" {

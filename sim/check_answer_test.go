@@ -208,14 +208,14 @@ func (w *world) checkStatus(a answer) {
 	for _, said := range status.Profiles {
 		p := w.person(said.Profile)
 		l := p.inForce
-		if l == nil || !p.sure || p.changing > 0 || p.changedAt.After(a.start) || l.goneBecause != "" {
+		if l == nil || !p.sure || p.changing > 0 || p.changedAt.After(a.start) || l.goneBecause != "" || w.trouble.since(l.servedFrom) {
 			continue
 		}
 		serves := said.State == ipc.StateFresh || said.State == ipc.StateStale
 		if said.Store != l.store || serves && l.accessUntil.Before(a.true) && !w.clocks.wereSet() {
 			w.violated("what a command has reported is true", "%s in the %s: status: %s in the %s", l.title(), l.store, said.State, said.Store)
 		}
-		if serves && said.ClientID != l.clientID && !w.trouble.since(l.servedFrom) {
+		if serves && said.ClientID != l.clientID {
 			w.violated("the record names the client keys in use", "not those of %s", l.title())
 		}
 	}

@@ -129,6 +129,9 @@ func (w *world) forgetByForce() {
 			}
 			if w.trouble.since(time.Now()) {
 				l.deadBecause = "lock by force"
+				if w.trouble.since(l.servedFrom) { // its record may not be written
+					l.goneBecause = "lock by force"
+				}
 			}
 		}
 	}
