@@ -95,7 +95,11 @@ func (l *loop) due() {
 		l.start(l.saveAgain)
 		return
 	}
-	if at := l.current.Load().next; !at.isZero() && now.until(at) <= 0 {
+	s := l.current.Load()
+	if !s.next.isZero() && now.until(s.next) <= 0 {
+		if l.config.Wished && s.Exchanges == 0 {
+			l.config.Wishes.spend(now)
+		}
 		l.start(l.attempt)
 	}
 }
@@ -118,7 +122,7 @@ func (l *loop) woken(w wake) {
 	if w.forced {
 		worth = !s.failedWithin(forcedGap, now) && !tooSoon(s, now)
 	}
-	if !worth {
+	if !worth || comesSoon(s, now) {
 		return
 	}
 	if s.next.isZero() || now.until(s.next) > 0 { // else the timer would start it

@@ -70,6 +70,10 @@ type Config struct {
 	// Wishes are those of the profile; if nil, of this Refresher alone.
 	Wishes *Wishes
 
+	// Wished says that a caller had the Refresher made: without a Grant, its first
+	// exchange is one of Wishes, and waits for one if none is left.
+	Wished bool
+
 	// Clock is the time; RuntimeClock if nil.
 	Clock Clock
 
@@ -111,6 +115,9 @@ func New(c Config) *Refresher {
 	first := &Snapshot{Generation: c.Generation, clock: c.Clock, changed: make(chan struct{})}
 	now := r.now()
 	first.attemptIn(0, now)
+	if c.Wished = c.Wished && c.Grant == nil; c.Wished {
+		first.attemptIn(c.Wishes.wait(now), now)
+	}
 	if c.Grant != nil {
 		// The wall clock may have been set back since: nothing was issued later than now.
 		issued := now.add(min(0, c.Grant.IssuedAt.Sub(now.wall)))

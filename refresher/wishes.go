@@ -23,7 +23,12 @@ type Wishes struct {
 	full time.Duration // when it is full again, by Boottime
 }
 
-func (w Wishes) left(now instant) bool { return w.full-now.boot <= (wishBurst-1)*wishGap }
+func (w Wishes) left(now instant) bool { return w.wait(now) == 0 }
+
+// wait is how long it is until there is a wish left: at most wishGap.
+func (w Wishes) wait(now instant) time.Duration {
+	return max(0, w.full-now.boot-(wishBurst-1)*wishGap)
+}
 
 func (w *Wishes) spend(now instant) {
 	w.full = min(max(w.full, now.boot)+wishGap, now.boot+wishBurst*wishGap)
@@ -32,8 +37,15 @@ func (w *Wishes) spend(now instant) {
 // TooSoon reports whether Refresh would return ErrTooSoon.
 func (s *Snapshot) TooSoon() bool { return tooSoon(s, read(s.clock)) }
 
-// tooSoon: while there is neither a token nor a failure to answer with, a wish is
-// always granted.
+// tooSoon: while there is neither a token nor a failure to answer with, a caller
+// waits for an exchange.
 func tooSoon(s *Snapshot, now instant) bool {
 	return !s.wishes.left(now) && (s.valid(now) || s.Class != None)
+}
+
+// comesSoon reports whether a caller who has no wish left and nothing to be answered
+// with may wait for the exchange that is due by itself. It is not, if a step of the
+// wall clock ended the token.
+func comesSoon(s *Snapshot, now instant) bool {
+	return !s.wishes.left(now) && !s.next.isZero() && now.until(s.next) <= wishGap
 }

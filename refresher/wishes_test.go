@@ -127,3 +127,30 @@ func TestASuccessorHasTheWishesThatAreLeft(t *testing.T) {
 		}
 	})
 }
+
+// A lock and an unlock in a loop cost no more than a refresh in a loop. Each caller
+// gets a token all the same, once there is a wish left.
+func TestAWishedRefresherSpendsWishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, wishes, clock, start := &endpoint{lifetime: time.Hour}, &Wishes{}, RuntimeClock(), time.Now()
+		for time.Since(start) < time.Minute {
+			r := New(Config{Exchange: e.exchange, Save: e.save, Wishes: wishes, Wished: true, Clock: clock})
+			ctx, cancel := context.WithCancel(t.Context())
+			go r.Run(ctx)
+			asked := time.Now()
+			mustToken(t, r, 0)
+			if took := time.Since(asked); took > wishGap {
+				t.Errorf("a caller waited for %v", took)
+			}
+			if s, err := r.Refresh(t.Context()); err != nil && !errors.Is(err, ErrTooSoon) || !s.Valid() {
+				t.Errorf("%v, %v", s, err)
+			}
+			cancel()
+			<-r.done
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n, first := e.count(), e.between(start, start.Add(4900*time.Millisecond)); first != 3 || n > 3+13 {
+			t.Errorf("%d exchanges in a minute, %d in the first 5 s", n, first)
+		}
+	})
+}

@@ -71,7 +71,7 @@ func (p *Profile) publish(old *state, todo plan) {
 	switch {
 	case todo.problem == nil:
 		s.phase = Serving
-		start(p, s, todo)
+		start(p, s, todo, old.phase == Locked)
 	default:
 		s.phase = todo.problem.Phase
 		s.login, s.unsaved, s.held = todo.login, todo.from.unsaved, todo.held
@@ -151,8 +151,9 @@ func (s *state) unsavedErr() error {
 	return s.refresher.Snapshot().SaveErr
 }
 
-// start runs a refresher on todo.login.
-func start(p *Profile, s *state, todo plan) {
+// start runs a refresher on todo.login. Unlocked says that an unlock made it: a
+// caller can have that as often as a refresh.
+func start(p *Profile, s *state, todo plan, unlocked bool) {
 	l, from := todo.login, todo.from
 	generation := p.generation.Load()
 	if from.same && from.grant != nil {
@@ -165,7 +166,7 @@ func start(p *Profile, s *state, todo plan) {
 	}
 	r := refresher.New(refresher.Config{
 		Exchange: l.exchange, Save: l.save, Grant: from.grant, Generation: generation, Unsaved: from.unsaved.Reveal(),
-		Wishes: &p.wishes, Clock: p.set.clock, AtOnce: again,
+		Wishes: &p.wishes, Wished: unlocked, Clock: p.set.clock, AtOnce: again,
 		Observe: func(previous, current *refresher.Snapshot) { observe(p, l, previous, current) },
 	})
 	l.begin(r, !from.unsaved.IsZero(), lost && from.unsaved.IsZero())

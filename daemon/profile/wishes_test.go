@@ -2,13 +2,15 @@ package profile
 
 import (
 	"testing"
+	"time"
 
 	"bloq-agent/accounts/sandbox"
 	"bloq-agent/refresher"
 )
 
 // The word that a server refused the token is a wish like others: with none left no
-// refresh starts, and Reject does not report one. A lock gives no new ones.
+// refresh starts, and Reject does not report one. A lock gives no new ones, and what
+// an unlock starts waits for one.
 func TestARejectionIsAWish(t *testing.T) {
 	e := newEndpoint(t, sandbox.Config{})
 	s := newPlace(t).open(t)
@@ -26,7 +28,7 @@ func TestARejectionIsAWish(t *testing.T) {
 	}
 	do(t, s.Lock(false))
 	do(t, s.Unlock(nil))
-	if _, err := p.Token(t.Context(), 0); err != nil || reject() {
-		t.Errorf("after a lock: %v", err)
+	if wait := time.Until(p.Status().Snapshot.NextAttempt()); wait < time.Second || e.spent() != 3 {
+		t.Errorf("after a lock: the next exchange in %v, after %d", wait, e.spent())
 	}
 }
