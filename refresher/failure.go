@@ -66,7 +66,9 @@ type Error struct {
 	Class Class
 	// Next is when the next attempt is due; zero if none is.
 	Next time.Time
-	Err  error
+	// Valid says that there is a token all the same, which a Refresh did not replace.
+	Valid bool
+	Err   error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }

@@ -29,6 +29,9 @@ import (
 // say: enough for what most callers do next, a push or a download.
 const DefaultMinTTL = 5 * time.Minute
 
+// ErrNoAnswer says that a caller's time ended before the exchange did.
+var ErrNoAnswer = errors.New("the exchange has not ended yet")
+
 // ErrStopped is returned to callers of a Refresher whose Run has ended.
 var ErrStopped = errors.New("refresher has stopped")
 
@@ -230,5 +233,5 @@ func (r *Refresher) giveUp(reason error) (Token, error) {
 	if reason == ErrStopped {
 		return Token{}, ErrStopped
 	}
-	return Token{}, &Error{Class: Transient, Err: errors.New("token endpoint has not answered yet")}
+	return Token{}, &Error{Class: Transient, Err: ErrNoAnswer}
 }

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,6 +137,11 @@ func (s *state) waitsFor() string {
 		return d.what
 	}
 	return ""
+}
+
+// noAnswer says whom a caller has waited for in vain.
+func (s *state) noAnswer() string {
+	return cmp.Or(s.waitsFor(), "the token endpoint") + " has not answered yet"
 }
 
 // A doing is what a refresher waits for.

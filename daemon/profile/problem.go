@@ -77,6 +77,9 @@ func (w words) tokenProblem(err error) *Problem {
 		return &Problem{Kind: Configuration, Phase: Serving, Detail: w.name + ": " + e.Err.Error(), Hint: w.configurationHint(e.Err)}
 	}
 	detail := w.name + ": no valid token: " + e.Err.Error()
+	if e.Valid {
+		detail = w.name + ": not replaced: " + e.Err.Error()
+	}
 	if wait := e.Next.Sub(w.set.clock.Now()); !e.Next.IsZero() && wait > 0 {
 		detail += "; next try in " + (wait + time.Second).Truncate(time.Second).String()
 	}

@@ -69,6 +69,8 @@ func (p *Profile) Token(ctx context.Context, minTTL time.Duration) (refresher.To
 				continue
 			case err == nil:
 				return t, nil
+			case errors.Is(err, refresher.ErrNoAnswer):
+				return t, p.tokenProblem(&refresher.Error{Class: refresher.Transient, Err: errors.New(s.noAnswer())})
 			case !errors.Is(err, refresher.ErrStopped):
 				return t, p.tokenProblem(err)
 			}
@@ -164,9 +166,9 @@ func (p *Profile) Refresh(ctx context.Context) error {
 	snapshot, err := s.refresher.Refresh(ctx)
 	switch {
 	case err != nil && err != refresher.ErrTooSoon:
-		return &Problem{Kind: Unavailable, Phase: Serving, Detail: p.name + ": the token endpoint has not answered yet", Hint: "bloq-agent status"}
+		return &Problem{Kind: Unavailable, Phase: Serving, Detail: p.name + ": " + s.noAnswer(), Hint: "bloq-agent status"}
 	case snapshot.Class != refresher.None:
-		return p.tokenProblem(&refresher.Error{Class: snapshot.Class, Next: snapshot.NextAttempt(), Err: snapshot.Err})
+		return p.tokenProblem(&refresher.Error{Class: snapshot.Class, Next: snapshot.NextAttempt(), Valid: snapshot.Valid(), Err: snapshot.Err})
 	}
 	return err
 }
