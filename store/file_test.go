@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,8 +77,8 @@ func TestAKeyUnderAPassphrase(t *testing.T) {
 	h := newHome(t)
 	id := store.NewID()
 	do(t, h.open().Save(t.Context(), id, item("canary")))
-	if got := h.open().Key().Source(); got != "bare" {
-		t.Errorf("source %q", got)
+	if got, err := h.open().Key().Source(); got != "bare" {
+		t.Errorf("source %q, %v", got, err)
 	}
 	h.withPassphrase(t)
 	if _, err := os.Stat(filepath.Join(h.keys, "identity.txt")); err == nil {
@@ -301,6 +302,37 @@ func TestKeysThatAreRefused(t *testing.T) {
 		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
 			t.Errorf("%s: the key was overwritten", name)
 		}
+	}
+}
+
+// A blindDisk does not tell whether a file is there.
+type blindDisk struct{ store.Disk }
+
+func (blindDisk) Lstat(string) (fs.FileInfo, error) { return nil, syscall.ESTALE }
+
+// A disk that fails does not say that there is no key: nothing is taken for lost, and
+// no new key takes the place of the one that opens the logins.
+func TestAKeyThatCannotBeLookedFor(t *testing.T) {
+	h := newHome(t)
+	f, id := h.open(), store.NewID()
+	do(t, f.Save(t.Context(), id, item("x")))
+	path := filepath.Join(h.keys, "identity.txt")
+	before, err := os.ReadFile(path)
+	do(t, err)
+	disk := store.ReplaceDisk(nil)
+	store.ReplaceDisk(blindDisk{disk})
+	defer store.ReplaceDisk(disk)
+	if _, err := f.Load(t.Context(), id); !errors.Is(err, syscall.ESTALE) || errors.Is(err, store.ErrOtherKey) {
+		t.Errorf("load: %v", err)
+	}
+	if err := f.Save(t.Context(), store.NewID(), item("y")); !errors.Is(err, syscall.ESTALE) {
+		t.Errorf("save: %v", err)
+	}
+	if err := f.Key().Protect([]byte("correct horse")); !errors.Is(err, syscall.ESTALE) {
+		t.Errorf("protect: %v", err)
+	}
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Error("there is another key")
 	}
 }
 

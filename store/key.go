@@ -58,17 +58,26 @@ func errKeyLocked() error {
 var ErrPassphrase = errors.New("wrong passphrase")
 
 // Source is which of the sources is in force: "credential", "passphrase",
-// "bare", or "" while there is none.
-func (k *Key) Source() string {
-	switch {
-	case k.credentials != "" && exists(filepath.Join(k.credentials, credentialKeyFile)):
-		return "credential"
-	case exists(k.file(sealedKeyFile)):
-		return "passphrase"
-	case exists(k.file(bareKeyFile)):
-		return "bare"
+// "bare", or "" while there is none. A disk that fails does not say that there is
+// none: a new key would take the place of the one that opens the logins.
+func (k *Key) Source() (string, error) {
+	for _, s := range []struct{ name, path string }{
+		{"credential", filepath.Join(k.credentials, credentialKeyFile)},
+		{"passphrase", k.file(sealedKeyFile)},
+		{"bare", k.file(bareKeyFile)},
+	} {
+		if s.name == "credential" && k.credentials == "" {
+			continue
+		}
+		_, err := disk.Lstat(s.path)
+		if err == nil {
+			return s.name, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("cannot look for the key of the file store: %w", err)
+		}
 	}
-	return ""
+	return "", nil
 }
 
 // Describe is one sentence on what the key protects, for people. It is what the
@@ -88,7 +97,11 @@ func (k *Key) Look() {
 }
 
 func (k *Key) describe() string {
-	switch k.Source() {
+	source, err := k.Source()
+	if err != nil {
+		return err.Error()
+	}
+	switch source {
 	case "credential":
 		return "its key is a systemd credential"
 	case "passphrase":
@@ -114,7 +127,11 @@ func (k *Key) identity() (*age.X25519Identity, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.Look()
-	switch k.Source() {
+	source, err := k.Source()
+	if err != nil {
+		return nil, err
+	}
+	switch source {
 	case "credential":
 		return k.fromCredential()
 	case "passphrase":
@@ -130,7 +147,11 @@ func (k *Key) identity() (*age.X25519Identity, error) {
 
 // recipient is the public half. A bare key is made if there is none at all.
 func (k *Key) recipient() (*age.X25519Recipient, error) {
-	if k.Source() == "passphrase" {
+	source, err := k.Source()
+	if err != nil {
+		return nil, err
+	}
+	if source == "passphrase" {
 		b, err := disk.ReadOwn(k.file(recipientFile))
 		if err != nil {
 			return nil, err
@@ -141,7 +162,7 @@ func (k *Key) recipient() (*age.X25519Recipient, error) {
 		}
 		return r, nil
 	}
-	if k.Source() == "" {
+	if source == "" {
 		if err := k.make(); err != nil {
 			return nil, err
 		}
@@ -170,8 +191,8 @@ func (k *Key) make() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.Look()
-	if k.Source() != "" {
-		return nil // somebody else was quicker
+	if source, err := k.Source(); source != "" || err != nil {
+		return err // nil: somebody else was quicker
 	}
 	if err := disk.MkdirAll(k.dir, 0o700); err != nil {
 		return err
@@ -229,8 +250,9 @@ func (k *Key) Unlock(passphrase []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.Look()
-	if k.Source() != "passphrase" || k.opened != nil && len(passphrase) == 0 {
-		return nil
+	source, err := k.Source()
+	if source != "passphrase" || k.opened != nil && len(passphrase) == 0 {
+		return err
 	}
 	return k.unlockLocked(passphrase)
 }
@@ -282,21 +304,23 @@ func (k *Key) Lock() {
 func (k *Key) Locked() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.Source() == "passphrase" && k.opened == nil
+	source, _ := k.Source() // an error comes again where the key is used
+	return source == "passphrase" && k.opened == nil
 }
 
 // Protect puts the bare key under a passphrase. The sealed key is in place and
 // has been read back before the bare one is removed.
 func (k *Key) Protect(passphrase []byte) error {
-	if k.Source() == "" {
-		if err := k.make(); err != nil {
-			return err
-		}
+	if err := k.make(); err != nil {
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.Look()
-	s := k.Source()
+	s, err := k.Source()
+	if err != nil {
+		return err
+	}
 	if s == "passphrase" && exists(k.file(bareKeyFile)) {
 		return k.unlockLocked(passphrase) // goes on where another was killed
 	}
