@@ -97,12 +97,15 @@ func (l *loop) due() {
 	}
 	s := l.current.Load()
 	if !s.next.isZero() && now.until(s.next) <= 0 {
-		if l.config.Wished && s.Exchanges == 0 {
+		if l.firstWished(s) {
 			l.config.Wishes.spend(now)
 		}
 		l.start(l.attempt)
 	}
 }
+
+// firstWished reports whether the exchange after s is a wish, whatever starts it.
+func (l *loop) firstWished(s *Snapshot) bool { return l.config.Wished && s.Exchanges == 0 }
 
 // woken: a caller that lost the race with the last publication may still
 // deliver its wake. Serving it would spend a second exchange, so a generation
@@ -125,7 +128,7 @@ func (l *loop) woken(w wake) {
 	if !worth || comesSoon(s, now) {
 		return
 	}
-	if s.next.isZero() || now.until(s.next) > 0 { // else the timer would start it
+	if s.next.isZero() || now.until(s.next) > 0 || l.firstWished(s) { // else the timer would start it
 		l.config.Wishes.spend(now)
 	}
 	l.start(l.attempt)
