@@ -179,10 +179,11 @@ func (k *Key) recipient() (*age.X25519Recipient, error) {
 func (k *Key) settle() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.settled || k.Source() == "credential" || k.Source() == "" {
-		return nil
+	source, err := k.Source()
+	if k.settled || err != nil || source == "credential" || source == "" {
+		return err
 	}
-	err := syncDir(k.dir)
+	err = syncDir(k.dir)
 	k.settled = err == nil
 	return err
 }
