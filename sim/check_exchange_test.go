@@ -35,7 +35,7 @@ func (e *endpoint) checkExchange(r *http.Request, c *wire, l *login, used *refre
 		switch {
 		case next.readBy == from && l.deadBecause == "":
 			e.w.violated("a spent refresh token is not used again", "%s: by the daemon that has its successor", l.title())
-		case next.readBy != nil && l.deadBecause == "" && l.profile.sure:
+		case next.readBy != nil && l.deadBecause == "" && l.goneBecause == "" && l.profile.sure:
 			e.w.violated("a spent refresh token is not used again", "%s: its successor was read %v ago and saved", l.title(), now.Sub(next.readAt))
 		}
 	}

@@ -74,6 +74,9 @@ func stepPutBack(w *world, s step) {
 	// Until the next save the store has another token than the daemon.
 	p := w.person(s.profile)
 	p.olderItem = true
+	if p.inForce == nil { // its record may be there still
+		p.anyMayBeInForce()
+	}
 	if n := len(w.lockChanges); w.running() == nil || n > 0 && w.lockChanges[n-1].lock {
 		p.memoryIsGone()
 	}
