@@ -27,6 +27,9 @@ func (w *world) checkAfterEnd(i *instance, how string) {
 		}
 		if !p.sure || p.changing > 0 {
 			p.anyMayBeInForce()
+			if l != nil && l.store == "memory" {
+				l.goneBecause = how
+			}
 			continue
 		}
 		if l == nil || l.goneBecause != "" {
