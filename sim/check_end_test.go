@@ -27,8 +27,11 @@ func (w *world) checkAfterEnd(i *instance, how string) {
 		}
 		if !p.sure || p.changing > 0 {
 			p.anyMayBeInForce()
-			if l != nil && l.store == "memory" {
-				l.goneBecause = how
+			if l != nil { // how far the change had come nobody knows
+				l.deadBecause = how
+				if l.store == "memory" {
+					l.goneBecause = how
+				}
 			}
 			continue
 		}

@@ -38,6 +38,7 @@ type instance struct {
 	wake    atomic.Pointer[func()] // tells it of a wake-up, or of a network that has changed
 	changed chan struct{}          // tells it that the configuration may have changed
 	moved   time.Time              // when its state directory was replaced; guarded by world.model
+	blind   bool                   // it could not read the records when it began, so it holds no directory
 
 	mu     sync.Mutex
 	killed chan struct{} // closed by kill
@@ -84,7 +85,8 @@ func (i *instance) addConn(c net.Conn) {
 // the keyring, its stores.
 func newInstance(w *world) *instance {
 	i := &instance{
-		w: w, number: len(w.instances) + 1, view: disks.open(w.volume), bus: w.keyring.open(), killed: make(chan struct{}), serving: make(chan struct{}),
+		blind: w.ownProfiles != nil,
+		w:     w, number: len(w.instances) + 1, view: disks.open(w.volume), bus: w.keyring.open(), killed: make(chan struct{}), serving: make(chan struct{}),
 		ended: make(chan struct{}), reload: make(chan os.Signal, 1), changed: make(chan struct{}, 1), last: map[string]generation{},
 	}
 	w.instances = append(w.instances, i)

@@ -18,7 +18,7 @@ func stepReplace(w *world, _ step) {
 
 func (w *world) moved(how string) {
 	w.note("the state directory is %s", how)
-	if i := w.running(); i != nil && i.moved.IsZero() {
+	if i := w.running(); i != nil && i.moved.IsZero() && !i.blind {
 		i.moved = time.Now()
 		w.trouble.set("moved", true)
 	}

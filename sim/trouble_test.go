@@ -7,10 +7,10 @@ import "time"
 // A trouble is whatever can keep a refresh token from being saved. While there is some,
 // and for a while after it, the end of the daemon may cost a login.
 type trouble struct {
-	active map[string]bool // by what it is
-	began  time.Time       // when there was none before
-	ended  time.Time       // when there was none after
-	held   bool            // the agent was locked meanwhile, so nothing is saved until an unlock
+	active map[string]time.Time // since when, by what it is
+	began  time.Time            // when there was none before
+	ended  time.Time            // when there was none after
+	held   bool                 // the agent was locked meanwhile, so nothing is saved until an unlock
 }
 
 // tail is how long after the end of a trouble a save may still be to come: it is tried
@@ -19,16 +19,20 @@ const tail = 45 * time.Second
 
 func (t *trouble) set(what string, is bool) {
 	if t.active == nil {
-		t.active = map[string]bool{}
+		t.active = map[string]time.Time{}
 	}
+	since, was := t.active[what]
 	switch {
 	case is && len(t.active) == 0:
 		t.began = time.Now()
-	case !is && t.active[what] && len(t.active) == 1:
+	case !is && was && len(t.active) == 1:
 		t.ended = time.Now()
 	}
+	if !was {
+		since = time.Now()
+	}
 	if is {
-		t.active[what] = true
+		t.active[what] = since
 	} else {
 		delete(t.active, what)
 	}
@@ -39,9 +43,10 @@ func (t *trouble) since(at time.Time) bool {
 	return len(t.active) > 0 || t.held || !t.ended.IsZero() && !t.ended.Add(tail).Before(at)
 }
 
-// steady reports whether what lasts, in a time of trouble that has been longer than d.
+// steady reports whether what has lasted for longer than d.
 func (t *trouble) steady(what string, d time.Duration) bool {
-	return t.active[what] && time.Since(t.began) > d
+	since, is := t.active[what]
+	return is && time.Since(since) > d
 }
 
 func (t *trouble) locked() { t.held = t.held || t.since(time.Now()) }
