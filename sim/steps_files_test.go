@@ -50,6 +50,7 @@ func stepRestore(w *world, s step) {
 		for _, l := range p.logins {
 			l.deadBecause, l.goneBecause, l.servedUntil = "restored", "restored", time.Time{}
 		}
+		p.olderItem = true
 	}
 	if before != nil && s.has("inplace") {
 		before.moved = movedBefore // nobody can see that

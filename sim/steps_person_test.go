@@ -123,6 +123,9 @@ func stepLock(w *world, s step) {
 // forgetByForce: a lock by force drops refresh tokens that are nowhere but in memory.
 func (w *world) forgetByForce() {
 	for _, p := range w.people() {
+		if w.trouble.since(time.Now()) { // the store may hold one that was refused
+			p.anyMayBeInForce()
+		}
 		for _, l := range p.logins {
 			if l.store == "memory" || l.store == "" {
 				l.goneBecause = "lock by force"
