@@ -157,7 +157,7 @@ func TestSocketDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.wants(w.run("", "bloq-agent", "serve", "--socket", file+"/s"), 1, "not a directory", "")
-	w.wants(w.run("", "bloq-agent", "serve", "--socket", file), 1, "is in the way and is no socket", "")
+	w.wants(w.run("", "bloq-agent", "serve", "--socket", file), 1, "is in the way and is no socket", "mv "+file+" "+file+".old")
 
 	// A dead daemon's socket is replaced; nothing answers on it.
 	dead := filepath.Join(w.dir, "bloq-agent", "agent.sock")

@@ -2,9 +2,7 @@ package ipc
 
 import (
 	"errors"
-	"math"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -25,7 +23,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil && s[0] != '-' && isTooLong(s) {
-		return math.MaxInt64, nil
+		return 1<<63 - 1, nil
 	}
 	// The library's message quotes and explains in its own words; ours names
 	// the accepted forms.
@@ -38,12 +36,13 @@ func ParseDuration(s string) (time.Duration, error) {
 // isTooLong reports whether only the size of its numbers keeps s from being a
 // duration.
 func isTooLong(s string) bool {
-	_, err := time.ParseDuration(strings.Map(func(r rune) rune {
-		if '0' <= r && r <= '9' {
-			return '0'
+	zeros := []byte(s) // not strings.Map, which would bring the tables of Unicode into the helper
+	for i, b := range zeros {
+		if '0' <= b && b <= '9' {
+			zeros[i] = '0'
 		}
-		return r
-	}, s))
+	}
+	_, err := time.ParseDuration(string(zeros))
 	return err == nil
 }
 
