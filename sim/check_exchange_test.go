@@ -55,7 +55,8 @@ func (l *login) knownToRotate(w *world) bool {
 	return !l.rotatesSince.IsZero() && w.trouble.began.Sub(l.rotatesSince) > 5*time.Second && l.rotatesSince.Sub(w.trouble.ended) > tail
 }
 
-// checkDistance: a daemon makes at most a dozen requests for a login in ten seconds.
+// checkDistance: a daemon makes at most twenty requests for a login in ten seconds. Each
+// login that fails meanwhile begins the backoff anew.
 func (e *endpoint) checkDistance(from *instance, l *login, now time.Time) {
 	key := fmt.Sprint(from.number, " ", l.title())
 	list := append(e.arrivedAt[key], now)
@@ -63,7 +64,7 @@ func (e *endpoint) checkDistance(from *instance, l *login, now time.Time) {
 		list = list[1:]
 	}
 	e.arrivedAt[key] = list
-	if len(list) > 12 {
+	if len(list) > 20 {
 		e.w.violated("attempts keep their distance", "%d of %s in 10 s", len(list), l.title())
 	}
 }
