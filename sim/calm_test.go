@@ -64,11 +64,13 @@ func (w *world) checkComesBack(p *person) {
 	}
 	if a.problem.Code == ipc.CodeNeedsLogin || a.problem.Code == ipc.CodeConfiguration || a.problem.Code == ipc.CodeUnavailable {
 		// The endpoint may have refused the login during a fault. The daemon asks again
-		// every half hour.
-		w.sleep(31 * time.Minute)
-		if a = w.askOnce(p); a.ok() {
-			w.acceptServed(p, a)
-			return
+		// every half hour, and uses kept client keys after five refusals.
+		for range 2 {
+			w.sleep(31 * time.Minute)
+			if a = w.askOnce(p); a.ok() {
+				w.acceptServed(p, a)
+				return
+			}
 		}
 	}
 	l := p.inForce

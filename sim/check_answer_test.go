@@ -192,7 +192,7 @@ func (w *world) checkRefreshed(p *person, a answer) {
 	var r struct{ Skipped bool }
 	_ = json.Unmarshal(a.body, &r)
 	l := p.inForce
-	if !a.ok() || r.Skipped || l == nil || !p.sure || p.changing > 0 || p.changedAt.After(a.start) || a.from.dead() || w.trouble.since(a.start) {
+	if !a.ok() || r.Skipped || l == nil || !p.sure || p.changing > 0 || p.changedAt.After(a.start) || a.from.dead() || w.trouble.since(a.start) || l.accessSlept {
 		return
 	}
 	// It may have joined an exchange that was under way.

@@ -14,11 +14,12 @@ import (
 
 // A refreshToken is one that the endpoint gave out.
 type refreshToken struct {
-	login   *login
-	issued  time.Time     // by true time
-	next    *refreshToken // its successor
-	rotated time.Time     // when next was given out first; zero for never
-	revoked bool
+	login    *login
+	issued   time.Time     // by true time
+	next     *refreshToken // its successor
+	rotated  time.Time     // when next was given out first; zero for never
+	revoked  bool
+	replaced bool // it took the place of another
 	// readBy is the daemon that has read the answer with this token, and readAt when.
 	readBy *instance
 	readAt time.Time
@@ -102,7 +103,7 @@ func (e *endpoint) gaveOut(l *login, used *refreshToken, access, refresh string)
 			used.rotated = now
 		}
 		used.next = t
-		l.sawRotation(now)
+		t.replaced = true
 	}
 	return t
 }

@@ -56,6 +56,9 @@ func (c *wire) Write(p []byte) (int, error) {
 	}
 	if t := c.reply; t != nil {
 		t.readBy, t.readAt, c.reply = c.from, time.Now(), nil
+		if t.replaced {
+			t.login.sawRotation(time.Now())
+		}
 		t.login.received(t)
 	}
 	return n, err

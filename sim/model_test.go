@@ -25,7 +25,7 @@ type login struct {
 	accessUntil  time.Time       // by true time: the end of the last access token
 	accessIn     *instance       // the daemon that has it
 	accessSlept  bool            // the machine slept while it was on its way, or since
-	rotatesSince time.Time       // when its endpoint was first seen to rotate; zero for never
+	rotatesSince time.Time       // when the daemon first read an answer that rotates; zero for never
 	// deadBecause says why the endpoint may refuse its refresh token, goneBecause why
 	// its record or its item may be missing. "" means that neither is excused.
 	deadBecause, goneBecause string
