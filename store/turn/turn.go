@@ -9,73 +9,59 @@ package turn
 import "sync"
 
 // A Mutex is held by one goroutine at a time. The zero value is free.
-type Mutex struct {
-	mu      sync.Mutex
-	held    bool
-	waiting []chan struct{}
-}
+type Mutex struct{ queue queue }
 
 // Lock waits for its turn.
-func (m *Mutex) Lock() {
-	m.mu.Lock()
-	if !m.held {
-		m.held = true
-		m.mu.Unlock()
-		return
-	}
-	mine := make(chan struct{})
-	m.waiting = append(m.waiting, mine)
-	m.mu.Unlock()
-	<-mine
-}
+func (m *Mutex) Lock() { m.queue.enter(1) }
 
-// Unlock hands the lock to whoever has waited for the longest.
-func (m *Mutex) Unlock() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case !m.held:
-		panic("turn: unlock of a Mutex that is free")
-	case len(m.waiting) == 0:
-		m.held = false
-	default:
-		close(m.waiting[0])
-		m.waiting = m.waiting[1:]
-	}
-}
+// Unlock gives the lock to the goroutine that has waited longest.
+func (m *Mutex) Unlock() { m.queue.leave() }
 
-// Slots let a number of goroutines in at a time. Their zero value lets none in.
+// Slots let a number of goroutines in at a time.
 type Slots struct {
-	mu      sync.Mutex
-	free    int
-	waiting []chan struct{}
+	limit int
+	queue queue
 }
 
 // NewSlots returns n free slots.
-func NewSlots(n int) *Slots { return &Slots{free: n} }
+func NewSlots(n int) *Slots { return &Slots{limit: n} }
 
 // Enter waits for a slot.
-func (s *Slots) Enter() {
-	s.mu.Lock()
-	if s.free > 0 {
-		s.free--
-		s.mu.Unlock()
+func (s *Slots) Enter() { s.queue.enter(s.limit) }
+
+// Leave gives the slot to the goroutine that has waited longest.
+func (s *Slots) Leave() { s.queue.leave() }
+
+// A queue counts the goroutines that are inside, and holds those that wait, in order.
+type queue struct {
+	mu      sync.Mutex
+	inside  int
+	waiting []chan struct{} // each is closed when its goroutine may enter
+}
+
+func (q *queue) enter(limit int) {
+	q.mu.Lock()
+	if q.inside < limit {
+		q.inside++
+		q.mu.Unlock()
 		return
 	}
 	mine := make(chan struct{})
-	s.waiting = append(s.waiting, mine)
-	s.mu.Unlock()
+	q.waiting = append(q.waiting, mine)
+	q.mu.Unlock()
 	<-mine
 }
 
-// Leave hands the slot to whoever has waited for the longest.
-func (s *Slots) Leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.waiting) == 0 {
-		s.free++
-		return
+func (q *queue) leave() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.inside == 0:
+		panic("turn: leave without enter")
+	case len(q.waiting) == 0:
+		q.inside--
+	default:
+		close(q.waiting[0])
+		q.waiting = q.waiting[1:]
 	}
-	close(s.waiting[0])
-	s.waiting = s.waiting[1:]
 }
