@@ -113,7 +113,7 @@ func claimsFault(s *Server, f Fault, w http.ResponseWriter, _ *http.Request) {
 	claims := jwt.MapClaims{"iss": "bloq-sandbox", "kind": kindAccess, "iat": now.Unix(), "exp": now.Add(s.config.AccessTTL).Unix()}
 	maps.Copy(claims, f.Claims)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
-	token, err := s.sign(claims)
+	token, err := signed(s, claims)
 	if err != nil {
 		internal(w, err)
 		return

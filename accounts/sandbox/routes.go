@@ -23,7 +23,7 @@ func (s *Server) routes() *http.ServeMux {
 		"GET /users/me/client-keys":         my.account(my.listKeys),
 		"DELETE /users/me/client-keys/{id}": my.account(my.deleteKey),
 		"GET /users/me":                     my.account(my.profile),
-		"GET /{$}":                          s.up,
+		"GET /{$}":                          up,
 		"GET /nodes/v1/status":              s.nodesStatus,
 	} {
 		mux.HandleFunc(pattern, s.counted(strings.TrimSuffix(pattern, "{$}"), h))
@@ -57,7 +57,7 @@ func internal(w http.ResponseWriter, err error) {
 	refuse(w, http.StatusInternalServerError, "InternalError", err.Error())
 }
 
-func (s *Server) up(w http.ResponseWriter, _ *http.Request) {
+func up(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 

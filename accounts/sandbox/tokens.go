@@ -29,7 +29,7 @@ func (s *Server) keys() (method jwt.SigningMethod, sign, check any) {
 	return jwt.SigningMethodRS256, s.key, s.key.Public()
 }
 
-func (s *Server) sign(c jwt.Claims) (string, error) {
+func signed(s *Server, c jwt.Claims) (string, error) {
 	method, key, _ := s.keys()
 	return jwt.NewWithClaims(method, c).SignedString(key)
 }
@@ -41,7 +41,7 @@ func (s *Server) mint(kind, subject, id string, ttl time.Duration) (string, erro
 		Issuer: "bloq-sandbox", Subject: subject, ID: id, Audience: jwt.ClaimStrings{"bloq"},
 		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 	}}
-	token, err := s.sign(c)
+	token, err := signed(s, c)
 	if err != nil {
 		return "", err
 	}
