@@ -47,6 +47,35 @@ func (n *inspected) change() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// newInspected is a world with a login, whose daemon trusts the system's bundle. First is
+// the authority in it.
+func newInspected(t *testing.T) (w *world, n *inspected, bundle string, first []byte) {
+	t.Helper()
+	w = newWorld(t, sandbox.Config{})
+	n, bundle = w.inspect(), filepath.Join(w.dir, "authorities.pem")
+	first = n.change()
+	must(t, os.WriteFile(bundle, first, 0o600))
+	w.env = append(w.env, "SSL_CERT_FILE="+bundle, "SSL_CERT_DIR="+filepath.Join(w.dir, "none"))
+	w.start("--store", "file")
+	w.login()
+	return w, n, bundle, first
+}
+
+// hangUpAndDistrust sends SIGHUP, after which the daemon must refuse the endpoint's
+// authority.
+func (w *world) hangUpAndDistrust(events <-chan ipc.Event) {
+	w.t.Helper()
+	must(w.t, w.daemon.Process.Signal(hup))
+	w.await(events, "the configuration is read", isReload)
+	deadline := time.Now().Add(20 * time.Second)
+	for w.run("", "bloq-agent", "refresh").code == 0 { // the reload reaches the profile later
+		if time.Now().After(deadline) {
+			w.t.Fatal("an authority that was removed is trusted")
+		}
+	}
+	w.failsBy(events, "unknown authority")
+}
+
 // inspect has w's endpoint speak TLS with certificates that change.
 func (w *world) inspect() *inspected {
 	w.t.Helper()
@@ -122,28 +151,13 @@ func TestANewAuthorityNeedsNoRestart(t *testing.T) {
 // SIGHUP reads the system's certificates again, in both directions: an authority
 // that was removed is not trusted any more.
 func TestSIGHUPReadsTheSystemsAuthorities(t *testing.T) {
-	w := newWorld(t, sandbox.Config{})
-	n := w.inspect()
-	bundle := filepath.Join(w.dir, "authorities.pem")
-	first := n.change()
-	must(t, os.WriteFile(bundle, first, 0o600))
-	w.env = append(w.env, "SSL_CERT_FILE="+bundle, "SSL_CERT_DIR="+filepath.Join(w.dir, "none"))
-	w.start("--store", "file")
-	w.login()
+	w, _, bundle, first := newInspected(t)
 	events := w.events()
 	w.must("", "bloq-agent", "refresh")
 	other := (&inspected{t: t}).change()
 	must(t, os.WriteFile(bundle, other, 0o600))
 	w.must("", "bloq-agent", "refresh")
-	must(t, w.daemon.Process.Signal(hup))
-	w.await(events, "the configuration is read", isReload)
-	deadline := time.Now().Add(20 * time.Second)
-	for w.run("", "bloq-agent", "refresh").code == 0 { // the profile follows beside
-		if time.Now().After(deadline) {
-			t.Fatal("an authority that was removed is trusted")
-		}
-	}
-	w.failsBy(events, "unknown authority")
+	w.hangUpAndDistrust(events)
 	must(t, os.WriteFile(bundle, bytes.Join([][]byte{other, first}, nil), 0o600))
 	must(t, os.Chmod(bundle, 0o646))
 	must(t, w.daemon.Process.Signal(hup))
@@ -156,42 +170,21 @@ func TestSIGHUPReadsTheSystemsAuthorities(t *testing.T) {
 // What SIGHUP puts in force is compared with what a profile trusts, which may have
 // noticed another authority since.
 func TestSIGHUPForgetsAnAuthorityThatWasNoticed(t *testing.T) {
-	w := newWorld(t, sandbox.Config{})
-	n := w.inspect()
-	bundle := filepath.Join(w.dir, "authorities.pem")
-	first := n.change()
-	must(t, os.WriteFile(bundle, first, 0o600))
-	w.env = append(w.env, "SSL_CERT_FILE="+bundle, "SSL_CERT_DIR="+filepath.Join(w.dir, "none"))
-	w.start("--store", "file")
-	w.login()
+	w, n, bundle, first := newInspected(t)
 	events := w.events()
 	w.must("", "bloq-agent", "refresh") // Go reads the system's now, and never again
 	must(t, os.WriteFile(bundle, n.change(), 0o600))
 	w.must("", "bloq-agent", "refresh")
 	must(t, os.WriteFile(bundle, first, 0o600))
-	must(t, w.daemon.Process.Signal(hup))
-	w.await(events, "the configuration is read", isReload)
-	deadline := time.Now().Add(20 * time.Second)
-	for w.run("", "bloq-agent", "refresh").code == 0 { // the profile follows beside
-		if time.Now().After(deadline) {
-			t.Fatal("an authority that was removed is trusted")
-		}
-	}
-	w.failsBy(events, "unknown authority")
+	w.hangUpAndDistrust(events)
 }
 
 // A tls_ca_file that adds nothing when it is configured is read all the same when it
 // is needed.
 func TestATLSCAFileThatAddsNothingAtFirst(t *testing.T) {
-	w := newWorld(t, sandbox.Config{})
-	n := w.inspect()
-	bundle, own := filepath.Join(w.dir, "authorities.pem"), filepath.Join(w.dir, "own.pem")
-	first := n.change()
-	must(t, os.WriteFile(bundle, first, 0o600))
+	w, n, _, first := newInspected(t)
+	own := filepath.Join(w.dir, "own.pem")
 	must(t, os.WriteFile(own, first, 0o600))
-	w.env = append(w.env, "SSL_CERT_FILE="+bundle, "SSL_CERT_DIR="+filepath.Join(w.dir, "none"))
-	w.start("--store", "file")
-	w.login()
 	events := w.events()
 	w.configure("tls_ca_file = \"" + own + "\"\n")
 	w.await(events, "the configuration is read", isReload)
