@@ -57,7 +57,7 @@ func (m members) decode(body []byte) error {
 		to := m[name]
 		switch {
 		case seen[name]:
-			// Which of two tokens counts is for nobody to guess.
+			// Neither of two tokens is more likely to be the right one.
 			err = errTwice
 			switch t := to.(type) {
 			case *token:

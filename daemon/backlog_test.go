@@ -11,8 +11,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Nobody reads stderr: whoever logs does not wait. Who reads later gets each line
-// in its order, or is told how many there were in its place.
+// While nothing reads stderr, logging does not block. A later reader gets the lines in
+// order, and a count in place of those that are missing.
 func TestTheLogWaitsForNoReader(t *testing.T) {
 	const lines = 5000
 	r, w, err := os.Pipe()

@@ -6,12 +6,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bloq-agent/store/turn"
-
 	"bloq-agent/daemon/profile"
 	"bloq-agent/ipc"
 	"bloq-agent/store"
 	"bloq-agent/store/trusted"
+	"bloq-agent/store/turn"
 )
 
 // openGap is how long after an attempt in vain to read the state directory a

@@ -91,8 +91,8 @@ func oneLine(errs []error) error {
 	return errors.New(strings.Join(texts, "; "))
 }
 
-// keepRecord writes r with what is left of its copies, or removes a record that is
-// good for nothing else any more.
+// keepRecord writes r with the copies in left. It removes the record if that has no
+// login, copies, pending client keys or ended credential.
 func (e entry) keepRecord(r store.Profile, left []string) error {
 	if r.Store == "" && len(left) == 0 && len(r.Pending) == 0 && r.Ended == "" {
 		err := e.set.records.Remove(e.name)

@@ -6,9 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"bloq-agent/store/turn"
-
 	"bloq-agent/store"
+	"bloq-agent/store/turn"
 )
 
 // lockedFile in the state directory says that the agent is locked, for the daemon

@@ -45,7 +45,7 @@ func (p *Profile) Move(to string) error {
 		}, nil
 	})
 	if err == nil {
-		p.dropSoon() // Status tells of what is left
+		p.dropSoon() // Status names the copies that remain
 	}
 	return err
 }

@@ -74,7 +74,8 @@ func TestNothingIsSpentOrWrittenBesideTheStateDirectory(t *testing.T) {
 	}
 }
 
-// changes are all that spends or writes, but for those that end a login.
+// changes are the calls that spend a refresh token or write, except those that end a
+// login.
 func changes(s *Set, p *Profile, other Adoption) map[string]func() error {
 	unproved := other
 	unproved.AccessToken = store.Secret{}

@@ -6,11 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bloq-agent/store/turn"
-
 	"bloq-agent/accounts"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
+	"bloq-agent/store/turn"
 )
 
 // A Profile is one configured login. Readers load its state once and never wait

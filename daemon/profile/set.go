@@ -11,11 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bloq-agent/store/turn"
-
 	"bloq-agent/accounts"
 	"bloq-agent/refresher"
 	"bloq-agent/store"
+	"bloq-agent/store/turn"
 )
 
 // Settings are what the configuration says of profiles.
